@@ -1,0 +1,15 @@
+/** ES modules under jest: node --experimental-vm-modules (see the "unit" script). */
+export default {
+  testEnvironment: './test/support/environment.cjs',
+  testMatch: ['<rootDir>/test/**/*.test.ts'],
+  extensionsToTreatAsEsm: ['.ts'],
+  moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
+  transform: {
+    '^.+\\.ts$': [
+      '@swc/jest',
+      { jsc: { target: 'es2022', parser: { syntax: 'typescript' } }, module: { type: 'es6' } },
+    ],
+  },
+  maxWorkers: 2,
+  testTimeout: 300000,
+};

@@ -1,0 +1,29 @@
+const { TestEnvironment } = require('jest-environment-node');
+
+/**
+ * jest runs tests in a vm context with its own typed array classes. Native addons, Buffer and worker threads make
+ * arrays of the outer context, for which `instanceof Float32Array` would be false inside, so both share one set.
+ */
+module.exports = class extends TestEnvironment {
+  async setup() {
+    await super.setup();
+    for (const type of [
+      Float32Array,
+      Float64Array,
+      Int8Array,
+      Int16Array,
+      Int32Array,
+      Uint8Array,
+      Uint8ClampedArray,
+      Uint16Array,
+      Uint32Array,
+      BigInt64Array,
+      BigUint64Array,
+      ArrayBuffer,
+      SharedArrayBuffer,
+      DataView,
+    ]) {
+      this.global[type.name] = type;
+    }
+  }
+};
