@@ -21,6 +21,9 @@ export class StateDictError extends DiffusersError {}
 /** A file or repository could not be found or downloaded. */
 export class DownloadError extends DiffusersError {}
 
+/** A file could not be written; nothing half-written is left and what was there before stays. */
+export class FileWriteError extends DiffusersError {}
+
 /** A backend or kernel that was asked for is not available on this machine. */
 export class BackendError extends DiffusersError {}
 
