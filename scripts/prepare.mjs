@@ -11,7 +11,7 @@ const say = (line) => console.log(`tfjs-diffusers: ${line}`);
 
 const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
 if (existsSync(tsc)) {
-  const compiled = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' });
+  const compiled = spawnSync('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit' });
   process.exitCode = compiled.status ?? 1;
 } else say('the development tools are not installed, TypeScript is not compiled');
 

@@ -1,0 +1,91 @@
+import type { PhysicalType } from '../backends/types.js';
+import { AbortedError, StateDictError } from '../errors.js';
+import type { StateDict } from '../loaders/state_dict.js';
+import type { Parameter } from './parameter.js';
+
+export interface LoadOptions {
+  /** How native backends store the weights; other backends always hold float32. Default 'float32'. */
+  dtype?: PhysicalType;
+  /** Keys of the checkpoint that are not weights (buffers) and are passed over. */
+  ignore?: RegExp;
+  /** Names the checkpoint in errors. */
+  source?: string;
+  signal?: AbortSignal;
+  /** Called after each tensor with the numbers of tensors read and in all. */
+  onProgress?: (loaded: number, total: number) => void;
+}
+
+const MOST_LISTED = 20;
+
+function list(title: string, items: string[]): string {
+  if (items.length === 0) {
+    return '';
+  }
+  const more = items.length > MOST_LISTED ? `\n    and ${items.length - MOST_LISTED} more` : '';
+  return `\n  ${title}:\n    ${items.slice(0, MOST_LISTED).join('\n    ')}${more}`;
+}
+
+/** Matches parameters with a checkpoint's keys; throws one error that lists all that does not fit. */
+export function matchStateDict(
+  parameters: readonly Parameter[],
+  dict: StateDict,
+  { ignore, source = 'checkpoint' }: LoadOptions = {},
+): Map<Parameter, string> {
+  const missing: string[] = [];
+  const wrong: string[] = [];
+  const keys = new Map<Parameter, string>();
+  const unused = new Set(dict.keys().filter((key) => !ignore?.test(key)));
+  for (const parameter of parameters) {
+    const key = parameter.paths.find((path) => dict.info(path));
+    if (key === undefined) {
+      missing.push(`${parameter.path} [${parameter.shape}]`);
+      continue;
+    }
+    unused.delete(key);
+    const { shape } = dict.info(key)!;
+    if (!parameter.accepts(shape)) {
+      wrong.push(`${key}: expected [${parameter.shape}], got [${shape}]`);
+    }
+    keys.set(parameter, key);
+  }
+  if (missing.length + wrong.length + unused.size > 0) {
+    throw new StateDictError(
+      `${source} does not fit the model that its config.json describes:` +
+        list('missing', missing) +
+        list('of another shape', wrong) +
+        list('unused', [...unused]),
+    );
+  }
+  return keys;
+}
+
+/**
+ * Reads every parameter from a checkpoint, one tensor at a time.
+ *
+ * @throws StateDictError when tensors are missing, left over or of another shape; nothing has been loaded then
+ * @throws AbortedError through the signal; what had been loaded is disposed of
+ */
+export async function loadStateDict(
+  parameters: readonly Parameter[],
+  dict: StateDict,
+  options: LoadOptions = {},
+): Promise<void> {
+  const keys = matchStateDict(parameters, dict, options);
+  const { dtype = 'float32', signal, onProgress } = options;
+  try {
+    let loaded = 0;
+    for (const [parameter, key] of keys) {
+      if (signal?.aborted) {
+        throw new AbortedError(`loading ${options.source ?? 'the checkpoint'} was stopped`, { cause: signal.reason });
+      }
+      const bytes = await dict.read(key);
+      parameter.load(bytes, dict.info(key)!.dtype, dtype);
+      onProgress?.(++loaded, keys.size);
+    }
+  } catch (error) {
+    for (const parameter of parameters) {
+      parameter.dispose();
+    }
+    throw error;
+  }
+}

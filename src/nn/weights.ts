@@ -1,0 +1,45 @@
+import type { Rank } from '@tensorflow/tfjs-core';
+import { type Initializer, type Layout, Parameter } from './parameter.js';
+
+interface ParameterOptions {
+  layout?: Layout;
+  initializer?: Initializer;
+  fanIn?: number;
+}
+
+/**
+ * A place in a checkpoint. Modules declare their parameters at it, so that a module's path is its checkpoint key:
+ * `new Linear(weights.at('attn1').at('to_q'), 320, 320)` has the key `attn1.to_q.weight`.
+ */
+export class Weights {
+  private constructor(
+    private readonly paths: string[],
+    /** Every parameter declared so far, of the whole model. */
+    readonly parameters: Parameter[],
+  ) {}
+
+  /** The root of a new model. */
+  static root(): Weights {
+    return new Weights([''], []);
+  }
+
+  /** The place's main path, '' for the root. */
+  get path(): string {
+    return this.paths[0]!;
+  }
+
+  /** A place below this one; further names are older names of it, '' among them means that the level may be absent. */
+  at(...names: (string | number)[]): Weights {
+    const join = (path: string, name: string | number) => (path && name !== '' ? `${path}.${name}` : `${path}${name}`);
+    const paths = names.flatMap((name) => this.paths.map((path) => join(path, name)));
+    return new Weights(paths, this.parameters);
+  }
+
+  /** Declares a tensor of that shape (torch's) in the checkpoint. */
+  parameter<R extends Rank = Rank>(name: string, shape: number[], options: ParameterOptions = {}): Parameter<R> {
+    const { layout = 'plain', initializer = 'uniform', fanIn = shape.slice(1).reduce((a, b) => a * b, 1) } = options;
+    const parameter = new Parameter<R>(this.at(name).paths, shape, layout, initializer, fanIn);
+    this.parameters.push(parameter as unknown as Parameter);
+    return parameter;
+  }
+}

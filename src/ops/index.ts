@@ -1,0 +1,16 @@
+import './gradients.js';
+
+export { type Activation, activate, gelu, quickGelu, silu } from './activations.js';
+export type { AttentionBlocks } from './attention_blocks.js';
+export { type Conv2dOptions, conv2d, type Padding2D, upsampleNearest2x } from './conv2d.js';
+export type { Implementation } from './fused.js';
+export { type GroupNormOptions, groupNorm } from './group_norm.js';
+export { mergeHeads, splitHeads } from './heads.js';
+export { layerNorm } from './layer_norm.js';
+export { type LinearOptions, linear } from './linear.js';
+export {
+  type MemoryEfficientAttentionOptions,
+  memoryEfficientAttention,
+  memoryEfficientAttentionTokens,
+} from './memory_efficient_attention.js';
+export { type TimestepEmbeddingOptions, timestepEmbedding } from './timestep_embedding.js';
