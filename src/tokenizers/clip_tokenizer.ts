@@ -1,0 +1,166 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Tokenizer as TokenizerCore } from '@huggingface/tokenizers';
+import { InvalidArgumentError } from '../errors.js';
+import { writeFileAtomically } from '../utils/files.js';
+import { AddedTokenFinder } from './added_tokens.js';
+import { type Sides, tokenizeBatch } from './tokenize_batch.js';
+import { readTokenizerFiles, type TokenizerFiles } from './tokenizer_files.js';
+import { type AddedToken, buildTokenizerJson, specialToken } from './tokenizer_json.js';
+import type { DecodeOptions, EncodeOptions, TokenizedBatch, TokenizeOptions, Tokenizer } from './types.js';
+
+/** What a CLIPTokenizer is made of; all but the vocabulary and the merges has CLIP's values as default. */
+export type CLIPTokenizerOptions = Pick<TokenizerFiles, 'vocab' | 'merges'> & Partial<TokenizerFiles>;
+
+/**
+ * CLIP's byte-level BPE tokenizer (transformers/models/clip/tokenization_clip.py), with the ids of
+ * `CLIPTokenizer.from_pretrained` of Python's transformers 5. Text is brought to NFC, runs of whitespace become one
+ * space, letters small ones; words, single digits, contractions and runs of punctuation are encoded one by one.
+ *
+ * The tokenizer that OpenAI published differs in what it does before: it repairs text with ftfy, resolves HTML
+ * entities, and, in transformers' former Python-only class without ftfy, drops control characters and separates CJK
+ * characters. transformers no longer does any of it, and neither does this class.
+ */
+export class CLIPTokenizer implements Tokenizer {
+  readonly modelMaxLength: number;
+  readonly bosTokenId: number;
+  readonly eosTokenId: number;
+  readonly padTokenId: number;
+  readonly vocabSize: number;
+  readonly #core: TokenizerCore;
+  /** Added tokens to find in the text as written, and those to find in the normalized text. */
+  readonly #raw: AddedTokenFinder;
+  readonly #normalized: AddedTokenFinder;
+  readonly #files: TokenizerFiles;
+  readonly #sides: Sides;
+  readonly #specialIds: Set<number>;
+
+  constructor(options: CLIPTokenizerOptions) {
+    const bosToken = options.bosToken ?? '<|startoftext|>';
+    const eosToken = options.eosToken ?? '<|endoftext|>';
+    const unkToken = options.unkToken ?? '<|endoftext|>';
+    const padToken = options.padToken ?? '<|endoftext|>';
+    const named = [...new Set([bosToken, eosToken, unkToken, padToken])];
+    const addedTokens: AddedToken[] = [...(options.addedTokens ?? [])];
+    addedTokens.push(
+      ...named.filter((content) => !addedTokens.some((token) => token.content === content)).map(specialToken),
+    );
+    const { modelMaxLength = 77, paddingSide = 'right', truncationSide = 'right' } = options;
+    const { vocab, merges } = options;
+    this.#files = {
+      ...{ vocab, merges, bosToken, eosToken, unkToken, padToken, addedTokens },
+      ...{ modelMaxLength, paddingSide, truncationSide },
+    };
+    const json = buildTokenizerJson(vocab, merges, { bosToken, eosToken, unkToken, addedTokens });
+    this.#core = new TokenizerCore(json, {});
+    const added = json.added_tokens;
+    this.#raw = new AddedTokenFinder(
+      added.filter((token) => !token.normalized),
+      (token) => token.content,
+    );
+    this.#normalized = new AddedTokenFinder(
+      added.filter((token) => token.normalized),
+      (token) => this.#core.normalizer!.normalize(token.content),
+    );
+    this.#sides = { padding: paddingSide, truncation: truncationSide };
+    this.#specialIds = new Set(added.filter((token) => token.special).map((token) => token.id));
+    const idOf = (content: string) => added.find((token) => token.content === content)!.id;
+    this.modelMaxLength = modelMaxLength;
+    this.bosTokenId = idOf(bosToken);
+    this.eosTokenId = idOf(eosToken);
+    this.padTokenId = idOf(padToken);
+    this.vocabSize = Object.keys(vocab).length;
+  }
+
+  /**
+   * Reads a checkpoint's `tokenizer` directory: tokenizer.json, or vocab.json with merges.txt, and the special tokens
+   * (padding among them: end-of-text in Stable Diffusion 1.x, "!" in 2.x) of tokenizer_config.json and
+   * special_tokens_map.json.
+   *
+   * @throws CheckpointError, ConfigError when a file is missing or damaged, saying which and what it should hold.
+   */
+  static async fromPretrained(dir: string): Promise<CLIPTokenizer> {
+    return new CLIPTokenizer(await readTokenizerFiles(dir));
+  }
+
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    if (typeof text !== 'string') {
+      throw new InvalidArgumentError(
+        `[CLIPTokenizer] text expects a string, got ${text === null ? null : typeof text}`,
+      );
+    }
+    const ids = this.#raw.split(text).flatMap((piece) => ('id' in piece ? piece.id : this.#encodeText(piece.text)));
+    return (options.addSpecialTokens ?? true) ? [this.bosTokenId, ...ids, this.eosTokenId] : ids;
+  }
+
+  /** The ids of text in which the added tokens that are looked for as written have been found already. */
+  #encodeText(text: string): number[] {
+    const { normalizer, pre_tokenizer: preTokenizer, model } = this.#core;
+    return this.#normalized.split(normalizer!.normalize(text)).flatMap((piece) => {
+      if ('id' in piece) {
+        return piece.id;
+      }
+      return model!
+        .encode(preTokenizer!.pre_tokenize(piece.text))
+        .map((token: string) => model!.tokens_to_ids.get(token)!);
+    });
+  }
+
+  tokenize(texts: string | readonly string[], options?: TokenizeOptions): TokenizedBatch {
+    return tokenizeBatch(this, texts, options, this.#sides);
+  }
+
+  /** Ids that the vocabulary lacks are left out, as in Python. */
+  decode(ids: readonly number[], options: DecodeOptions = {}): string {
+    const skip = options.skipSpecialTokens ?? false;
+    const known = ids.filter((id) => this.#core.id_to_token(id) !== undefined && !(skip && this.#specialIds.has(id)));
+    if (known.length === 0) {
+      return '';
+    }
+    return strip(this.#core.decode(known, { clean_up_tokenization_spaces: false }));
+  }
+
+  /** Writes vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json, as Python's diffusers reads them. */
+  async savePretrained(dir: string): Promise<void> {
+    const { vocab, merges, modelMaxLength, paddingSide, truncationSide, ...tokens } = this.#files;
+    const special = {
+      bos_token: tokens.bosToken,
+      eos_token: tokens.eosToken,
+      unk_token: tokens.unkToken,
+      pad_token: tokens.padToken,
+    };
+    const { added_tokens: added } = buildTokenizerJson(vocab, [], tokens);
+    const config = {
+      tokenizer_class: 'CLIPTokenizer',
+      model_max_length: modelMaxLength,
+      padding_side: paddingSide,
+      truncation_side: truncationSide,
+      add_prefix_space: false,
+      do_lower_case: true,
+      errors: 'replace',
+      ...special,
+      added_tokens_decoder: Object.fromEntries(added.map(({ id, ...token }) => [id, token])),
+    };
+    const asJson = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
+    await mkdir(dir, { recursive: true });
+    await writeFileAtomically(join(dir, 'vocab.json'), JSON.stringify(vocab));
+    const lines = ['#version: 0.2', ...merges.map((pair) => pair.join(' ')), ''];
+    await writeFileAtomically(join(dir, 'merges.txt'), lines.join('\n'));
+    await writeFileAtomically(join(dir, 'tokenizer_config.json'), asJson(config));
+    await writeFileAtomically(join(dir, 'special_tokens_map.json'), asJson(special));
+  }
+}
+
+/** Python's str.strip: unlike trim, it knows U+0085 and U+001C to U+001F as whitespace and U+FEFF not. */
+function strip(text: string): string {
+  const isSpace = (char: string) => /\p{White_Space}/u.test(char) || (char >= '\x1c' && char <= '\x1f');
+  let start = 0;
+  let end = text.length;
+  while (start < end && isSpace(text[start]!)) {
+    start++;
+  }
+  while (end > start && isSpace(text[end - 1]!)) {
+    end--;
+  }
+  return text.slice(start, end);
+}
