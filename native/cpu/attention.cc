@@ -1,0 +1,211 @@
+#include "attention.h"
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "attention_kernels.h"
+#include "attention_target.h"
+
+namespace tfjs_diffusers {
+
+using attention_detail::Blocking;
+using attention_detail::ForwardTask;
+using attention_detail::Kernels;
+using attention_detail::kQueryTile;
+
+namespace {
+
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  message << "[attention] ";
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
+}
+
+void check(const AttentionProblem& p) {
+  const auto positive = [](const char* name, int64_t value) {
+    if (value <= 0) fail(name, " must be at least 1, got ", value);
+  };
+  const auto not_negative = [](const char* name, int64_t value) {
+    if (value < 0) fail(name, " must not be negative, got ", value);
+  };
+  not_negative("batch", p.batch);
+  not_negative("heads", p.heads);
+  not_negative("queries", p.queries);
+  positive("keys", p.keys);
+  positive("head_size", p.head_size);
+  positive("value_size", p.value_size);
+  if (!std::isfinite(p.scale)) fail("scale must be finite, got ", p.scale);
+  if (p.type != AttentionType::f32 && p.type != AttentionType::bf16 && p.type != AttentionType::f16) {
+    fail("type must be f32, bf16 or f16, got ", static_cast<int>(p.type));
+  }
+  if (p.batch == 0 || p.heads == 0 || p.queries == 0) return;
+  if (!p.q || !p.k || !p.v || !p.out) fail("q, k, v and out must not be null");
+}
+
+bool empty(const AttentionProblem& p) { return p.batch == 0 || p.heads == 0 || p.queries == 0; }
+
+std::atomic<AttentionIsa> forced_isa{AttentionIsa::automatic};
+
+const Kernels* kernels_of(AttentionIsa isa, AttentionType type) {
+  switch (isa) {
+    case AttentionIsa::avx512_bf16:
+      if (type == AttentionType::bf16) return attention_detail::avx512_bf16_kernels();
+      return attention_detail::avx512_kernels();
+    case AttentionIsa::avx512: return attention_detail::avx512_kernels();
+    case AttentionIsa::avx2: return attention_detail::avx2_kernels();
+    default: return attention_detail::scalar_kernels();
+  }
+}
+
+// Keys per block: the block's K and V stay near 64 KiB, in reach of the first cache, and hold enough keys to pay for loading and storing
+// the running output once per block.
+int64_t key_block(const AttentionProblem& p, bool pairs) {
+  const int64_t bytes = (p.head_size + p.value_size) * (pairs ? 2 : 4);
+  int64_t block = (64 * 1024 / bytes) / 16 * 16;
+  if (block < 32) block = 32;
+  if (block > 128) block = 128;
+  return block;
+}
+
+int thread_count(int threads) {
+#if defined(_OPENMP)
+  return threads > 0 ? threads : omp_get_max_threads();
+#else
+  (void)threads;
+  return 1;
+#endif
+}
+
+int thread_index() {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+// 64-byte aligned floats.
+class AlignedFloats {
+ public:
+  explicit AlignedFloats(size_t count)
+      : data_(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64 + 64))) {
+    if (!data_) throw std::bad_alloc();
+  }
+  ~AlignedFloats() { std::free(data_); }
+  AlignedFloats(const AlignedFloats&) = delete;
+  AlignedFloats& operator=(const AlignedFloats&) = delete;
+  float* data() const { return data_; }
+
+ private:
+  float* data_;
+};
+
+bool uses_pairs(AttentionType type) { return type == AttentionType::bf16 && attention_isa() == AttentionIsa::avx512_bf16; }
+
+Blocking forward_blocking(const AttentionProblem& p, int threads) {
+  Blocking b;
+  b.key_block = key_block(p, uses_pairs(p.type));
+  // Query tiles that share a packed block of keys: their state should stay in the second cache, and every thread should get work.
+  const int64_t tile_bytes = (p.head_size + p.value_size) * kQueryTile * 4;
+  b.query_tiles = 256 * 1024 / tile_bytes;
+  const int64_t tiles = (p.queries + kQueryTile - 1) / kQueryTile;
+  const int64_t share = p.batch * p.heads * tiles / (4 * static_cast<int64_t>(threads));
+  if (b.query_tiles > share) b.query_tiles = share;
+  if (b.query_tiles > 8) b.query_tiles = 8;
+  if (b.query_tiles > tiles) b.query_tiles = tiles;
+  if (b.query_tiles < 1) b.query_tiles = 1;
+  return b;
+}
+
+}  // namespace
+
+AttentionStrides attention_strides_bhnd(int64_t heads, int64_t tokens, int64_t head_size) {
+  return {heads * tokens * head_size, tokens * head_size, head_size};
+}
+
+AttentionStrides attention_strides_tokens(int64_t heads, int64_t tokens, int64_t head_size) {
+  return {heads * tokens * head_size, head_size, heads * head_size};
+}
+
+AttentionIsa attention_detect_isa() {
+  static const AttentionIsa best = [] {
+#if ATTENTION_X86
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) return AttentionIsa::avx512_bf16;
+    if (avx512) return AttentionIsa::avx512;
+    if (avx2) return AttentionIsa::avx2;
+#endif
+    return AttentionIsa::scalar;
+  }();
+  return best;
+}
+
+AttentionIsa attention_isa() {
+  const AttentionIsa forced = forced_isa.load(std::memory_order_relaxed);
+  return forced == AttentionIsa::automatic ? attention_detect_isa() : forced;
+}
+
+const char* attention_isa_name(AttentionIsa isa) {
+  switch (isa) {
+    case AttentionIsa::automatic: return "automatic";
+    case AttentionIsa::scalar: return "scalar";
+    case AttentionIsa::avx2: return "avx2";
+    case AttentionIsa::avx512: return "avx512";
+    case AttentionIsa::avx512_bf16: return "avx512_bf16";
+  }
+  return "unknown";
+}
+
+void set_attention_isa(AttentionIsa isa) {
+  if (isa > attention_detect_isa()) {
+    fail("this machine has no ", attention_isa_name(isa), ", its best is ", attention_isa_name(attention_detect_isa()));
+  }
+  forced_isa.store(isa, std::memory_order_relaxed);
+}
+
+size_t attention_forward_scratch(const AttentionProblem& p) {
+  check(p);
+  return kernels_of(attention_isa(), p.type)->forward_scratch(p, forward_blocking(p, thread_count(0))) * sizeof(float);
+}
+
+void attention_forward(const AttentionProblem& p, int threads) {
+  check(p);
+  if (empty(p)) return;
+  threads = thread_count(threads);
+  const Kernels& kernels = *kernels_of(attention_isa(), p.type);
+  const Blocking blocking = forward_blocking(p, threads);
+  const int64_t stretch = blocking.query_tiles * kQueryTile;
+  const int64_t stretches = (p.queries + stretch - 1) / stretch;
+  const int64_t tasks = p.batch * p.heads * stretches;
+  if (threads > tasks) threads = static_cast<int>(tasks);
+  const size_t each = (kernels.forward_scratch(p, blocking) + 15) / 16 * 16;
+  const AlignedFloats scratch(each * static_cast<size_t>(threads));
+  float* const base = scratch.data();
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < tasks; ++i) {
+    const int64_t head = i / stretches, begin = i % stretches * stretch;
+    const int64_t end = begin + stretch < p.queries ? begin + stretch : p.queries;
+    const ForwardTask task = {&p, blocking, head / p.heads, head % p.heads, begin, end};
+    kernels.forward(task, base + each * static_cast<size_t>(thread_index()));
+  }
+}
+
+void attention_backward(const AttentionProblem&, const AttentionGradients&, int) { fail("backward: not yet"); }
+
+}  // namespace tfjs_diffusers

@@ -1,0 +1,42 @@
+// Attention kernels for AVX-512, every type in float32 arithmetic.
+#include "attention_target.h"
+
+#if ATTENTION_X86
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+ATTENTION_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+
+#include "attention_avx512.h"
+#include "attention_backward.h"
+#include "attention_forward.h"
+
+namespace tfjs_diffusers {
+namespace attention_detail {
+namespace {
+using Product = PlainProduct<Avx512>;
+}
+
+const Kernels* avx512_kernels() {
+  static const Kernels kernels = {Forward<Product>::scratch, Forward<Product>::run};
+  return &kernels;
+}
+
+}  // namespace attention_detail
+}  // namespace tfjs_diffusers
+
+ATTENTION_TARGET_END
+
+#else
+#include "attention_kernels.h"
+
+namespace tfjs_diffusers {
+namespace attention_detail {
+const Kernels* avx512_kernels() { return nullptr; }
+}  // namespace attention_detail
+}  // namespace tfjs_diffusers
+#endif

@@ -1,0 +1,175 @@
+// Forward pass over one range of queries of one head.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "attention_scores.h"
+#include "attention_scratch.h"
+
+namespace tfjs_diffusers {
+namespace attention_detail {
+namespace {
+
+template <class A>
+class Forward {
+  using V = typename A::V;
+  using F = typename V::F;
+
+ public:
+  static size_t scratch(const AttentionProblem& p, const Blocking& b) {
+    Scratch measure(nullptr);
+    Forward forward(p, b, measure);
+    return measure.used();
+  }
+
+  static void run(const ForwardTask& task, float* memory) {
+    Scratch scratch(memory);
+    Forward forward(*task.problem, task.blocking, scratch);
+    forward.queries(task);
+  }
+
+ private:
+  Forward(const AttentionProblem& p, const Blocking& b, Scratch& scratch)
+      : p_(p),
+        key_block_(b.key_block),
+        q_slots_(divide_up(p.head_size, A::kPair)),
+        factor_(std::fabs(p.scale)),
+        exponent_factor_(p.bias ? kLog2E : std::fabs(p.scale) * kLog2E) {
+    keys_ = scratch.take(key_block_ * q_slots_);
+    values_ = scratch.take(divide_up(key_block_, A::kPair) * p.value_size);
+    scores_ = scratch.take(key_block_ * kQueryTile);
+    block_maximum_ = scratch.take(kQueryTile);
+    shift_ = scratch.take(kQueryTile);
+    staging_ = scratch.take(V::kWidth * most(most(p.head_size, p.value_size), V::kWidth));
+    tile_floats_ = static_cast<int64_t>(tile_layout(p, nullptr));
+    tiles_ = scratch.take(tile_floats_ * b.query_tiles);
+  }
+
+  // What a tile of queries keeps from one block of keys to the next.
+  struct Tile {
+    float* queries;  // [q_slots][kQueryTile]
+    float* out;      // [value_size][kQueryTile], not yet divided by total
+    float* maximum;  // [kQueryTile], times exponent_factor
+    float* total;    // [kQueryTile]
+  };
+
+  size_t tile_layout(const AttentionProblem& p, Tile* tile, float* base = nullptr) const {
+    Scratch scratch(base);
+    float* queries = scratch.take(q_slots_ * kQueryTile);
+    float* out = scratch.take(p.value_size * kQueryTile);
+    float* maximum = scratch.take(kQueryTile);
+    float* total = scratch.take(kQueryTile);
+    if (tile) *tile = {queries, out, maximum, total};
+    return scratch.used();
+  }
+
+  Tile tile(int64_t index) const {
+    Tile t;
+    tile_layout(p_, &t, tiles_ + index * tile_floats_);
+    return t;
+  }
+
+  void queries(const ForwardTask& task) {
+    const int64_t tiles = divide_up(task.query_end - task.query_begin, kQueryTile);
+    for (int64_t i = 0; i < tiles; ++i) begin(task, i);
+    for (int64_t k0 = 0; k0 < p_.keys; k0 += key_block_) {
+      const int64_t count = least(key_block_, p_.keys - k0);
+      A::pack_rows(rows_of(p_.k, p_.type, p_.k_strides, task.batch, task.head, k0, count, p_.head_size), keys_, q_slots_);
+      A::pack_row_pairs(rows_of(p_.v, p_.type, p_.v_strides, task.batch, task.head, k0, count, p_.value_size), values_,
+                        p_.value_size);
+      for (int64_t i = 0; i < tiles; ++i) attend(task, i, k0, count);
+    }
+    for (int64_t i = 0; i < tiles; ++i) finish(task, i);
+  }
+
+  int64_t first_query(const ForwardTask& task, int64_t index) const { return task.query_begin + index * kQueryTile; }
+  int64_t query_count(const ForwardTask& task, int64_t index) const {
+    return least(kQueryTile, task.query_end - first_query(task, index));
+  }
+
+  void begin(const ForwardTask& task, int64_t index) {
+    const Tile t = tile(index);
+    A::pack_columns(rows_of(p_.q, p_.type, p_.q_strides, task.batch, task.head, first_query(task, index),
+                            query_count(task, index), p_.head_size),
+                    p_.scale < 0, t.queries, staging_);
+    for (int64_t i = 0; i < p_.value_size * kQueryTile; i += V::kWidth) V::store(t.out + i, V::zero());
+    for (int64_t i = 0; i < kQueryTile; i += V::kWidth) {
+      V::store(t.maximum + i, V::set1(-std::numeric_limits<float>::infinity()));
+      V::store(t.total + i, V::zero());
+    }
+  }
+
+  void attend(const ForwardTask& task, int64_t index, int64_t k0, int64_t count) {
+    const Tile t = tile(index);
+    const int64_t queries = query_count(task, index), vectors = divide_up(queries, V::kWidth);
+    for (int64_t i = 0; i < vectors * V::kWidth; i += V::kWidth) {
+      V::store(block_maximum_ + i, V::set1(-std::numeric_limits<float>::infinity()));
+    }
+    const TileOperands scores = {keys_,   q_slots_, 1,          t.queries,
+                                 kQueryTile, q_slots_, scores_, kQueryTile, p_.bias ? nullptr : block_maximum_};
+    if (p_.bias) {
+      multiply<A, TileStore::assign>(scores, count, vectors);
+      add_bias<V>(bias_tile(p_, task.batch, task.head, first_query(task, index), queries, k0, count), factor_, scores_,
+                  block_maximum_, staging_);
+    } else {
+      multiply<A, TileStore::assign_maximum>(scores, count, vectors);
+    }
+    raise_maximum(t, vectors);
+    exponentiate<A>(scores_, count, vectors, exponent_factor_, shift_, t.total);
+    const TileOperands values = {values_,    1,      p_.value_size, scores_, kQueryTile, divide_up(count, A::kPair),
+                                 t.out, kQueryTile, nullptr};
+    multiply<A, TileStore::add>(values, p_.value_size, vectors);
+  }
+
+  // Takes the block's maximum into the running one, and rescales what was summed under the old one where it rose.
+  void raise_maximum(const Tile& t, int64_t vectors) {
+    const F factor = V::set1(exponent_factor_);
+    for (int64_t c = 0; c < vectors * V::kWidth; c += V::kWidth) {
+      const F before = V::load(t.maximum + c);
+      const F after = V::max_ignoring_nan(V::mul(V::load(block_maximum_ + c), factor), before);
+      // Subtracting -inf from -inf would make NaN of a block that merely holds masked keys.
+      const F shift = V::zero_where_negative_infinity(after);
+      V::store(shift_ + c, shift);
+      if (!V::any_not_equal(before, after)) continue;
+      V::store(t.maximum + c, after);
+      const F shrink = V::template exp2<5>(V::sub(before, shift));
+      V::store(t.total + c, V::mul(V::load(t.total + c), shrink));
+      for (int64_t i = 0; i < p_.value_size; ++i) {
+        float* place = t.out + i * kQueryTile + c;
+        V::store(place, V::mul(V::load(place), shrink));
+      }
+    }
+  }
+
+  void finish(const ForwardTask& task, int64_t index) {
+    const Tile t = tile(index);
+    const int64_t q0 = first_query(task, index), queries = query_count(task, index);
+    for (int64_t i = 0; i < kQueryTile; ++i) shift_[i] = i < queries ? 1.0f / t.total[i] : 0.0f;
+    unpack_columns<V>(t.out, rows_of(p_.out, p_.type, p_.out_strides, task.batch, task.head, q0, queries, p_.value_size), shift_,
+                      staging_);
+    if (!p_.lse) return;
+    float* lse = p_.lse + (task.batch * p_.heads + task.head) * p_.queries + q0;
+    for (int64_t i = 0; i < queries; ++i) {
+      lse[i] = static_cast<float>(t.maximum[i] * kLn2 + static_cast<double>(std::log(t.total[i])));
+    }
+  }
+
+  const AttentionProblem& p_;
+  const int64_t key_block_;
+  const int64_t q_slots_;
+  const float factor_;
+  const float exponent_factor_;
+  int64_t tile_floats_ = 0;
+  float* keys_;
+  float* values_;
+  float* scores_;
+  float* block_maximum_;
+  float* shift_;
+  float* staging_;
+  float* tiles_;
+};
+
+}  // namespace
+}  // namespace attention_detail
+}  // namespace tfjs_diffusers

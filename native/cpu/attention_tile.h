@@ -1,0 +1,130 @@
+// The one product of all attention kernels: out[row][col] (+)= sum over steps of a[row][step] * b[step][col].
+// Included by the per-instruction-set sources after their SIMD traits; `A` is a product policy (PlainProduct or DotProduct):
+//   A::V            SIMD traits of float32 vectors of V::kWidth lanes
+//   A::kPair        numbers per 4-byte slot (1: float32, 2: bfloat16 pairs multiplied by a dot product)
+//   A::Operand, load, broadcast, madd
+// a and b hold 4-byte slots; a step covers kPair terms of the sum.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#if defined(__GNUC__)
+#define ATTENTION_UNROLL _Pragma("GCC unroll 32")
+#define ATTENTION_INLINE inline __attribute__((always_inline))
+#else
+#define ATTENTION_UNROLL
+#define ATTENTION_INLINE inline
+#endif
+
+namespace tfjs_diffusers {
+namespace attention_detail {
+
+struct TileOperands {
+  const float* a;
+  ptrdiff_t a_row, a_step;
+  const float* b;
+  ptrdiff_t b_step;
+  int64_t steps;
+  float* out;
+  ptrdiff_t out_row;
+  float* maximum;  // running maximum of each column
+};
+
+enum class TileStore {
+  assign,          // out = sum
+  assign_maximum,  // out = sum; maximum[col] = max(maximum[col], out[.][col]), ignoring NaN
+  add,             // out += sum; the block is summed apart from out, which keeps rounding errors from growing with N
+};
+
+template <class A, TileStore kStore, int kRows, int kCols>
+void tile(const TileOperands& t) {
+  using V = typename A::V;
+  typename V::F sum[kRows][kCols];
+  ATTENTION_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    ATTENTION_UNROLL
+    for (int c = 0; c < kCols; ++c) sum[r][c] = V::zero();
+  }
+  const float* a = t.a;
+  const float* b = t.b;
+  const ptrdiff_t a_row = t.a_row, a_step = t.a_step, b_step = t.b_step;
+  for (int64_t s = t.steps; s > 0; --s) {
+    typename A::Operand columns[kCols];
+    ATTENTION_UNROLL
+    for (int c = 0; c < kCols; ++c) columns[c] = A::load(b + c * V::kWidth);
+    ATTENTION_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const typename A::Operand row = A::broadcast(a + r * a_row);
+      ATTENTION_UNROLL
+      for (int c = 0; c < kCols; ++c) sum[r][c] = A::madd(row, columns[c], sum[r][c]);
+    }
+    a += a_step;
+    b += b_step;
+  }
+  float* out = t.out;
+  if constexpr (kStore == TileStore::assign_maximum) {
+    ATTENTION_UNROLL
+    for (int c = 0; c < kCols; ++c) {
+      typename V::F most = V::load(t.maximum + c * V::kWidth);
+      ATTENTION_UNROLL
+      for (int r = 0; r < kRows; ++r) most = V::max_ignoring_nan(sum[r][c], most);
+      V::store(t.maximum + c * V::kWidth, most);
+    }
+  }
+  ATTENTION_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    ATTENTION_UNROLL
+    for (int c = 0; c < kCols; ++c) {
+      float* place = out + r * t.out_row + c * V::kWidth;
+      V::store(place, kStore == TileStore::add ? V::add(V::load(place), sum[r][c]) : sum[r][c]);
+    }
+  }
+}
+
+using TileFunction = void (*)(const TileOperands&);
+
+template <class A, TileStore kStore, int kCols, int... kRow>
+constexpr TileFunction tile_of_rows(std::integer_sequence<int, kRow...>, int64_t rows) {
+  constexpr TileFunction functions[] = {tile<A, kStore, kRow + 1, kCols>...};
+  return functions[rows - 1];
+}
+
+// One group of columns, its rows cut by the register budget.
+template <class A, TileStore kStore, int kCols>
+void multiply_columns(TileOperands t, int64_t rows) {
+  constexpr int kMost = A::V::kAccumulators / kCols < 12 ? A::V::kAccumulators / kCols : 12;
+  const int64_t groups = (rows + kMost - 1) / kMost;
+  for (int64_t g = 0; g < groups; ++g) {
+    // Even shares, so that no group falls to one or two rows, whose few chains would wait for the latency of the adder.
+    const int64_t count = rows / groups + (g < rows % groups ? 1 : 0);
+    tile_of_rows<A, kStore, kCols>(std::make_integer_sequence<int, kMost>(), count)(t);
+    t.a += count * t.a_row;
+    t.out += count * t.out_row;
+  }
+}
+
+// rows x (vectors * kWidth) outputs.
+template <class A, TileStore kStore>
+void multiply(const TileOperands& operands, int64_t rows, int64_t vectors) {
+  using V = typename A::V;
+  constexpr int kMost = V::kColumns;
+  const int64_t groups = (vectors + kMost - 1) / kMost;
+  TileOperands t = operands;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t count = vectors / groups + (g < vectors % groups ? 1 : 0);
+    switch (count) {
+      case 1: multiply_columns<A, kStore, 1>(t, rows); break;
+      case 2: multiply_columns<A, kStore, 2>(t, rows); break;
+      case 3: if constexpr (kMost >= 3) multiply_columns<A, kStore, 3>(t, rows); break;
+      case 4: if constexpr (kMost >= 4) multiply_columns<A, kStore, 4>(t, rows); break;
+    }
+    t.b += count * V::kWidth;
+    t.out += count * V::kWidth;
+    if (t.maximum) t.maximum += count * V::kWidth;
+  }
+}
+
+}  // namespace attention_detail
+}  // namespace tfjs_diffusers
