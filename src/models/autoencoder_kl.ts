@@ -1,0 +1,165 @@
+import type { Tensor4D } from '@tensorflow/tfjs-core';
+import * as tf from '@tensorflow/tfjs-core';
+import { resolveAttention } from '../attention/index.js';
+import { InvalidArgumentError } from '../errors.js';
+import { ConfigReader } from '../loaders/config.js';
+import { Conv2d, Weights } from '../nn/index.js';
+import { randnTensor } from '../utils/randn_tensor.js';
+import type { TorchGenerator } from '../utils/torch_generator.js';
+import { chain } from './chain.js';
+import {
+  type ConfigJson,
+  type FromConfigOptions,
+  type LoadModelOptions,
+  loadModel,
+  Model,
+  type ModelOptions,
+  modelFromConfig,
+} from './model.js';
+import { Decoder, Encoder } from './vae.js';
+
+function parseConfig(json: ConfigJson, source: string) {
+  const c = new ConfigReader(json, source);
+  const positive = { min: 1 };
+  const downBlockTypes = c.stringList('down_block_types', ['DownEncoderBlock2D'], { choices: ['DownEncoderBlock2D'] });
+  const blocks = downBlockTypes.length;
+  c.stringList('up_block_types', ['UpDecoderBlock2D'], { choices: ['UpDecoderBlock2D'], length: blocks });
+  c.oneOf('act_fn', ['silu', 'swish'], 'silu');
+  const config = {
+    inChannels: c.int('in_channels', 3, positive),
+    outChannels: c.int('out_channels', 3, positive),
+    blockOutChannels: c.intList('block_out_channels', [64], { ...positive, length: blocks }),
+    layersPerBlock: c.int('layers_per_block', 1, positive),
+    latentChannels: c.int('latent_channels', 4, positive),
+    normNumGroups: c.int('norm_num_groups', 32, positive),
+    scalingFactor: c.number('scaling_factor', 0.18215),
+    shiftFactor: c.optionalNumber('shift_factor'),
+    useQuantConv: c.bool('use_quant_conv', true),
+    usePostQuantConv: c.bool('use_post_quant_conv', true),
+    midBlockAddAttention: c.bool('mid_block_add_attention', true),
+  };
+  for (const channels of config.blockOutChannels) {
+    if (channels % config.normNumGroups !== 0) {
+      throw c.error('norm_num_groups', `a divisor of the ${channels} channels of a block`);
+    }
+  }
+  return config;
+}
+
+/** Checked configuration of an AutoencoderKL. */
+export type AutoencoderKLConfig = ReturnType<typeof parseConfig>;
+
+/** Normal distribution of latents with a diagonal covariance; mean and logvar are [N,h,w,C]. */
+export class DiagonalGaussianDistribution {
+  readonly mean: Tensor4D;
+  readonly logvar: Tensor4D;
+
+  /** @param moments [N,h,w,2C]: means, then logarithms of variances */
+  constructor(moments: Tensor4D) {
+    const [mean, logvar] = tf.split(moments, 2, 3) as [Tensor4D, Tensor4D];
+    this.mean = mean;
+    this.logvar = tf.tidy(() => tf.clipByValue(logvar, -30, 20));
+    logvar.dispose();
+  }
+
+  /** One draw; noise comes in N,C,H,W order, as torch's does. */
+  sample(generator?: TorchGenerator): Tensor4D {
+    return tf.tidy(() => {
+      const noise = randnTensor(this.mean.shape, generator) as Tensor4D;
+      return tf.add(this.mean, tf.mul(tf.exp(tf.mul(this.logvar, 0.5)), noise));
+    });
+  }
+
+  /** The most likely latents. */
+  mode(): Tensor4D {
+    return tf.clone(this.mean);
+  }
+
+  dispose(): void {
+    tf.dispose([this.mean, this.logvar]);
+  }
+}
+
+/**
+ * The variational autoencoder between pictures and latents (diffusers/models/autoencoders/autoencoder_kl.py; Kingma &
+ * Welling 2013, Rombach et al. 2022).
+ */
+export class AutoencoderKL extends Model {
+  static readonly weightsName = 'diffusion_pytorch_model';
+
+  readonly parsed: AutoencoderKLConfig;
+  private readonly encoder: Encoder;
+  private readonly decoder: Decoder;
+  private readonly quantConv: Conv2d | null;
+  private readonly postQuantConv: Conv2d | null;
+
+  constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
+    const w = Weights.root();
+    super(json, w, options.dtype);
+    const config = parseConfig(json, options.source ?? 'vae/config.json');
+    this.parsed = config;
+    const latents = config.latentChannels;
+    const shape = { ...config, attention: resolveAttention(options.attention) };
+    this.encoder = new Encoder(w.at('encoder'), config.inChannels, 2 * latents, shape);
+    this.decoder = new Decoder(w.at('decoder'), latents, config.outChannels, shape);
+    this.quantConv = config.useQuantConv ? new Conv2d(w.at('quant_conv'), 2 * latents, 2 * latents, 1) : null;
+    this.postQuantConv = config.usePostQuantConv ? new Conv2d(w.at('post_quant_conv'), latents, latents, 1) : null;
+  }
+
+  /** Loads an autoencoder from a directory with config.json and diffusion_pytorch_model.safetensors. */
+  static fromPretrained(dir: string, options: LoadModelOptions = {}): Promise<AutoencoderKL> {
+    return loadModel(AutoencoderKL, dir, options);
+  }
+
+  /** Builds an autoencoder from a configuration alone. */
+  static fromConfig(config: ConfigJson, options: FromConfigOptions = {}): AutoencoderKL {
+    return modelFromConfig(AutoencoderKL, config, options);
+  }
+
+  /** Pixels per latent along an edge. */
+  get scaleFactor(): number {
+    return 2 ** (this.parsed.blockOutChannels.length - 1);
+  }
+
+  /** Computes the mid-blocks' attention in another way from now on; see ATTENTION_NAMES. */
+  setAttention(name: string): void {
+    const resolved = resolveAttention(name);
+    this.encoder.midBlock.attention?.setAttention(resolved);
+    this.decoder.midBlock.attention?.setAttention(resolved);
+  }
+
+  /**
+   * Picture to latents.
+   *
+   * @param image [N,H,W,3] float32 in -1..1; H and W multiples of scaleFactor
+   * @returns the distribution of the latents [N,H/8,W/8,4], to be disposed of; multiply a sample by scaling_factor
+   */
+  encode(image: Tensor4D): DiagonalGaussianDistribution {
+    if (image.rank !== 4 || image.shape[3] !== this.parsed.inChannels) {
+      throw new InvalidArgumentError(
+        `[AutoencoderKL] image must be [N,H,W,${this.parsed.inChannels}], got [${image.shape}]`,
+      );
+    }
+    const quant = this.quantConv ? [(x: Tensor4D) => this.quantConv!.forward(x)] : [];
+    const moments = chain(image, (x) => this.encoder.forward(x), ...quant);
+    const distribution = new DiagonalGaussianDistribution(moments);
+    moments.dispose();
+    return distribution;
+  }
+
+  /**
+   * Latents, divided by scaling_factor, to a picture.
+   *
+   * @param latents [N,h,w,4] float32
+   * @returns [N,8h,8w,3], about -1..1
+   */
+  decode(latents: Tensor4D): Tensor4D {
+    if (latents.rank !== 4 || latents.shape[3] !== this.parsed.latentChannels) {
+      throw new InvalidArgumentError(
+        `[AutoencoderKL] latents must be [N,h,w,${this.parsed.latentChannels}], got [${latents.shape}]`,
+      );
+    }
+    const quant = this.postQuantConv ? [(x: Tensor4D) => this.postQuantConv!.forward(x)] : [];
+    return chain(latents, ...quant, (x) => this.decoder.forward(x));
+  }
+}

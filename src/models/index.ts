@@ -1,0 +1,11 @@
+export { AutoencoderKL, DiagonalGaussianDistribution } from './autoencoder_kl.js';
+export { CLIPTextModel, type CLIPTextOutput } from './clip_text_model.js';
+export {
+  type ConfigJson,
+  type FromConfigOptions,
+  type LoadModelOptions,
+  Model,
+  type ModelOptions,
+  type SaveOptions,
+} from './model.js';
+export { UNet2DConditionModel, type UNetInputs } from './unet_2d_condition.js';

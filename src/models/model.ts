@@ -1,0 +1,125 @@
+import { mkdir } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { PhysicalType } from '../backends/types.js';
+import { InvalidArgumentError } from '../errors.js';
+import { readJson, writeJson } from '../loaders/config.js';
+import { encodeFromFloat32 } from '../loaders/number_formats.js';
+import { openStateDict, writeSafetensors } from '../loaders/safetensors.js';
+import { initRandom, type LoadOptions, loadStateDict, type Parameter, type Weights } from '../nn/index.js';
+
+/** A configuration as it stands in a config.json, keys in snake_case. */
+export type ConfigJson = Readonly<Record<string, unknown>>;
+
+export interface ModelOptions {
+  /** How attention is computed (src/attention/registry.ts); the environment or 'auto' decides when left out. */
+  attention?: string;
+  /** How native backends store the weights; the others always compute in float32. Default 'float32'. */
+  dtype?: PhysicalType;
+}
+
+export interface LoadModelOptions extends ModelOptions, Pick<LoadOptions, 'signal' | 'onProgress'> {
+  /** 'fp16' takes the files whose names carry it, where there are any. */
+  variant?: string;
+}
+
+export interface FromConfigOptions extends ModelOptions {
+  /** 'random': weights of the usual size without a file, for tests and benchmarks. */
+  init?: 'random';
+  seed?: number;
+}
+
+export interface SaveOptions {
+  /** Type of the numbers in the file. Default 'F32'. */
+  dtype?: 'F32' | 'F16' | 'BF16';
+  /** Goes into the file names: 'fp16'. */
+  variant?: string;
+}
+
+/** What a model class tells the functions that load it. */
+export interface ModelClass<M extends Model> {
+  new (config: ConfigJson, options?: ModelOptions & { source?: string }): M;
+  /** File name of the weights without its ending. */
+  readonly weightsName: string;
+  /** Keys of checkpoints that are not weights. */
+  readonly ignoredKeys?: RegExp;
+}
+
+/** A network with its configuration and named parameters (diffusers/models/modeling_utils.py ModelMixin). */
+export abstract class Model {
+  protected constructor(
+    /** config.json as it was given. */
+    readonly config: ConfigJson,
+    private readonly weights: Weights,
+    readonly dtype: PhysicalType = 'float32',
+  ) {}
+
+  /** Every tensor of the model; a parameter's path is its checkpoint key. */
+  get parameters(): readonly Parameter[] {
+    return this.weights.parameters;
+  }
+
+  /** Writes config.json and the weights into `dir`, as Python diffusers reads them. */
+  async savePretrained(dir: string, options: SaveOptions = {}): Promise<void> {
+    const { dtype = 'F32', variant } = options;
+    const { weightsName } = this.constructor as unknown as ModelClass<this>;
+    await mkdir(dir, { recursive: true });
+    const file = `${weightsName}.${variant ? `${variant}.` : ''}safetensors`;
+    const entries = this.parameters.map((parameter) => ({
+      name: parameter.path,
+      dtype,
+      shape: parameter.shape,
+      data: async () => encodeFromFloat32(await parameter.data(), dtype),
+    }));
+    await writeSafetensors(join(dir, file), entries);
+    await writeJson(join(dir, 'config.json'), this.config);
+  }
+
+  /** Frees the weights; the model cannot be used afterwards. */
+  dispose(): void {
+    for (const parameter of this.parameters) {
+      parameter.dispose();
+    }
+  }
+}
+
+/**
+ * Loads a model from a directory with config.json and safetensors weights (one file or shards).
+ *
+ * @throws ConfigError, CheckpointError, StateDictError when the directory does not hold such a model
+ * @throws AbortedError through the signal
+ */
+export async function loadModel<M extends Model>(
+  modelClass: ModelClass<M>,
+  dir: string,
+  options: LoadModelOptions = {},
+): Promise<M> {
+  const source = join(basename(dir), 'config.json');
+  const config = (await readJson(join(dir, 'config.json'))) as ConfigJson;
+  const model = new modelClass(config, { ...options, source });
+  const dict = await openStateDict(dir, modelClass.weightsName, { variant: options.variant });
+  try {
+    const { dtype, signal, onProgress } = options;
+    const ignore = modelClass.ignoredKeys;
+    await loadStateDict(model.parameters, dict, { dtype, signal, onProgress, ignore, source: dir });
+  } finally {
+    await dict.close();
+  }
+  return model;
+}
+
+/** Builds a model from a configuration alone; `init: 'random'` gives it weights, otherwise it has none yet. */
+export function modelFromConfig<M extends Model>(
+  modelClass: ModelClass<M>,
+  config: ConfigJson,
+  options: FromConfigOptions = {},
+): M {
+  const { init, seed = 0, ...rest } = options;
+  if (init !== undefined && init !== 'random') {
+    throw new InvalidArgumentError(`[fromConfig] init must be 'random' or left out, got '${init}'`);
+  }
+  const model = new modelClass(config, rest);
+  if (init === 'random') {
+    initRandom(model.parameters, seed, options.dtype);
+  }
+  return model;
+}
