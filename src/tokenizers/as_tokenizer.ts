@@ -36,16 +36,20 @@ export function asTokenizer(object: unknown, options: AsTokenizerOptions = {}): 
   if (typeof object === 'function' && typeof (object as Partial<TransformersJsTokenizer>).decode === 'function') {
     return new TransformersJsAdapter(object as TransformersJsTokenizer, options);
   }
-  const got = object === null ? 'null' : typeof object === 'object' ? `an object ${describe(object)}` : typeof object;
+  const got = describe(object);
   throw new InvalidArgumentError(
     `[asTokenizer] expects a CLIPTokenizer or a tokenizer of transformers.js (await AutoTokenizer.from_pretrained(...)), got ${got}`,
   );
 }
 
-function describe(object: object): string {
-  return object instanceof Promise
-    ? 'Promise; await it first'
-    : `with ${Object.keys(object).slice(0, 5).join(', ') || 'no fields'}`;
+function describe(object: unknown): string {
+  if (object instanceof Promise) {
+    return 'a Promise; await it first';
+  }
+  if (typeof object !== 'object' || object === null) {
+    return object === null ? 'null' : `a ${typeof object}`;
+  }
+  return `an object with ${Object.keys(object).slice(0, 5).join(', ') || 'no fields'}`;
 }
 
 function isTokenizer(object: unknown): object is Tokenizer {

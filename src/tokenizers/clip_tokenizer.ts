@@ -19,7 +19,9 @@ export type CLIPTokenizerOptions = Pick<TokenizerFiles, 'vocab' | 'merges'> & Pa
  *
  * The tokenizer that OpenAI published differs in what it does before: it repairs text with ftfy, resolves HTML
  * entities, and, in transformers' former Python-only class without ftfy, drops control characters and separates CJK
- * characters. transformers no longer does any of it, and neither does this class.
+ * characters. transformers no longer does any of it, and neither does this class. Which characters are letters is for
+ * the JavaScript engine's Unicode tables to say and how they compose too: ids can differ for letters that the newest
+ * version of Unicode added and for combining marks younger than the tables of Python's tokenizers.
  */
 export class CLIPTokenizer implements Tokenizer {
   readonly modelMaxLength: number;
@@ -110,7 +112,7 @@ export class CLIPTokenizer implements Tokenizer {
     return tokenizeBatch(this, texts, options, this.#sides);
   }
 
-  /** Ids that the vocabulary lacks are left out, as in Python. */
+  /** Ids that the vocabulary lacks are left out, as in Python; added tokens stand as they were added. */
   decode(ids: readonly number[], options: DecodeOptions = {}): string {
     const skip = options.skipSpecialTokens ?? false;
     const known = ids.filter((id) => this.#core.id_to_token(id) !== undefined && !(skip && this.#specialIds.has(id)));

@@ -40,7 +40,7 @@ export interface TokenizerJson {
     fuse_unk: boolean;
     byte_fallback: boolean;
     vocab: Record<string, number>;
-    merges: [string, string][];
+    merges: string[];
   };
 }
 
@@ -114,7 +114,8 @@ export function buildTokenizerJson(
       fuse_unk: false,
       byte_fallback: false,
       vocab,
-      merges: merges.map(([a, b]) => [a, b]),
+      // Written as text, not as pairs: transformers.js before 3.0 and older tokenizers read nothing else.
+      merges: merges.map((pair) => pair.join(' ')),
     },
   };
 }
