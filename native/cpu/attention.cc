@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <sstream>
@@ -19,6 +20,7 @@
 
 namespace tfjs_diffusers {
 
+using attention_detail::BackwardTask;
 using attention_detail::Blocking;
 using attention_detail::ForwardTask;
 using attention_detail::Kernels;
@@ -54,6 +56,9 @@ void check(const AttentionProblem& p) {
   if (p.batch == 0 || p.heads == 0 || p.queries == 0) return;
   if (!p.q || !p.k || !p.v || !p.out) fail("q, k, v and out must not be null");
 }
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 bool empty(const AttentionProblem& p) { return p.batch == 0 || p.heads == 0 || p.queries == 0; }
 
@@ -121,13 +126,29 @@ Blocking forward_blocking(const AttentionProblem& p, int threads) {
   // Query tiles that share a packed block of keys: their state should stay in the second cache, and every thread should get work.
   const int64_t tile_bytes = (p.head_size + p.value_size) * kQueryTile * 4;
   b.query_tiles = 256 * 1024 / tile_bytes;
-  const int64_t tiles = (p.queries + kQueryTile - 1) / kQueryTile;
+  const int64_t tiles = divide_up(p.queries, kQueryTile);
   const int64_t share = p.batch * p.heads * tiles / (4 * static_cast<int64_t>(threads));
   if (b.query_tiles > share) b.query_tiles = share;
   if (b.query_tiles > 8) b.query_tiles = 8;
   if (b.query_tiles > tiles) b.query_tiles = tiles;
   if (b.query_tiles < 1) b.query_tiles = 1;
   return b;
+}
+
+// Without queries nothing flows back to keys and values.
+void clear_key_gradients(const AttentionProblem& p, const AttentionGradients& g) {
+  const int64_t bytes = p.type == AttentionType::f32 ? 4 : 2;
+  const auto clear = [&](void* data, const AttentionStrides& s, int64_t size) {
+    if (!data) return;
+    for (int64_t b = 0; b < p.batch; ++b)
+      for (int64_t h = 0; h < p.heads; ++h)
+        for (int64_t n = 0; n < p.keys; ++n) {
+          char* place = static_cast<char*>(data) + (b * s.batch + h * s.head + n * s.token) * bytes;
+          std::memset(place, 0, static_cast<size_t>(size * bytes));
+        }
+  };
+  clear(g.dk, g.dk_strides, p.head_size);
+  clear(g.dv, g.dv_strides, p.value_size);
 }
 
 }  // namespace
@@ -191,7 +212,7 @@ void attention_forward(const AttentionProblem& p, int threads) {
   const Kernels& kernels = *kernels_of(attention_isa(), p.type);
   const Blocking blocking = forward_blocking(p, threads);
   const int64_t stretch = blocking.query_tiles * kQueryTile;
-  const int64_t stretches = (p.queries + stretch - 1) / stretch;
+  const int64_t stretches = divide_up(p.queries, stretch);
   const int64_t tasks = p.batch * p.heads * stretches;
   if (threads > tasks) threads = static_cast<int>(tasks);
   const size_t each = (kernels.forward_scratch(p, blocking) + 15) / 16 * 16;
@@ -200,12 +221,62 @@ void attention_forward(const AttentionProblem& p, int threads) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < tasks; ++i) {
     const int64_t head = i / stretches, begin = i % stretches * stretch;
-    const int64_t end = begin + stretch < p.queries ? begin + stretch : p.queries;
+    const int64_t end = least(begin + stretch, p.queries);
     const ForwardTask task = {&p, blocking, head / p.heads, head % p.heads, begin, end};
     kernels.forward(task, base + each * static_cast<size_t>(thread_index()));
   }
 }
 
-void attention_backward(const AttentionProblem&, const AttentionGradients&, int) { fail("backward: not yet"); }
+void attention_backward(const AttentionProblem& p, const AttentionGradients& g, int threads) {
+  check(p);
+  if (!g.dq && !g.dk && !g.dv) return;
+  if (empty(p)) return clear_key_gradients(p, g);
+  if (!g.dy) fail("dy must not be null");
+  if (!p.lse) fail("the backward pass needs the lse of the forward pass");
+  threads = thread_count(threads);
+  const Kernels& kernels = *kernels_of(attention_isa(), p.type);
+  const Blocking blocking = {key_block(p, uses_pairs(p.type)), 1};
+  const int64_t heads = p.batch * p.heads;
+  const bool keys = g.dk || g.dv, queries = g.dq;
+
+  // Whole heads compute the scores once; pieces compute them once for dk, dv and once more for dq, but there are more of them.
+  const bool whole_heads = keys && queries && (threads == 1 || heads % threads == 0 || heads >= 4 * threads);
+  const int64_t key_pieces = keys && !whole_heads ? divide_up(p.keys, blocking.key_block) : 0;
+  const int64_t query_pieces = queries && !whole_heads ? divide_up(p.queries, kQueryTile) : 0;
+  const int64_t pieces = whole_heads ? 1 : key_pieces + query_pieces;
+  const int64_t tasks = heads * pieces;
+  if (threads > tasks) threads = static_cast<int>(tasks);
+
+  const size_t each = (kernels.backward_scratch(p, blocking, whole_heads) + 15) / 16 * 16;
+  const AlignedFloats scratch(each * static_cast<size_t>(threads));
+  const AlignedFloats delta(static_cast<size_t>(heads * p.queries));
+  float* const base = scratch.data();
+  float* const sums = delta.data();
+  const auto task_of = [&](int64_t head) {
+    return BackwardTask{&p, &g, sums, blocking, head / p.heads, head % p.heads, 0, p.queries, 0, p.keys};
+  };
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    float* const mine = base + each * static_cast<size_t>(thread_index());
+#pragma omp for schedule(static)
+    for (int64_t head = 0; head < heads; ++head) kernels.delta(task_of(head), sums + head * p.queries, mine);
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < tasks; ++i) {
+      BackwardTask task = task_of(i / pieces);
+      const int64_t piece = i % pieces;
+      if (whole_heads) {
+        kernels.backward_head(task, mine);
+      } else if (piece < key_pieces) {
+        task.key_begin = piece * blocking.key_block;
+        task.key_end = least(task.key_begin + blocking.key_block, p.keys);
+        kernels.backward_keys(task, mine);
+      } else {
+        task.query_begin = (piece - key_pieces) * kQueryTile;
+        task.query_end = least(task.query_begin + kQueryTile, p.queries);
+        kernels.backward_queries(task, mine);
+      }
+    }
+  }
+}
 
 }  // namespace tfjs_diffusers

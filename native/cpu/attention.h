@@ -71,10 +71,12 @@ struct AttentionGradients {
 
 // Writes out and, when asked, lse. threads <= 0 takes OpenMP's number. The result does not depend on the number of threads.
 // Throws std::invalid_argument for a problem that makes no sense and std::bad_alloc when there is no scratch memory.
-// A query whose every key is masked gets NaN, and non-finite inputs spread as they do through softmax(Q K^T) V.
+// A query whose every key is masked gives 0 and a log-sum-exp of -inf, as torch's scaled_dot_product_attention does (and its gradients
+// are 0); other non-finite inputs spread as they do through softmax(Q K^T) V.
 void attention_forward(const AttentionProblem& problem, int threads = 0);
 
-// Writes dq, dk and dv; reads problem.out and problem.lse as the forward pass left them. Same guarantees as the forward pass.
+// Writes dq, dk and dv; reads problem.out and problem.lse as the forward pass left them. Same guarantees as the forward pass. Beside
+// blocks of a fixed size it holds one float per query and, per thread, at most the float32 dq of one head.
 void attention_backward(const AttentionProblem& problem, const AttentionGradients& gradients, int threads = 0);
 
 // Strides of a contiguous tensor of rank 4 [B,H,N,d] and of packed tokens of rank 3 [B,N,H*d].

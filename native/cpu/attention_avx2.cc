@@ -11,8 +11,7 @@
 
 ATTENTION_TARGET("avx2,fma,f16c")
 
-#include "attention_backward.h"
-#include "attention_forward.h"
+#include "attention_table.h"
 
 namespace tfjs_diffusers {
 namespace attention_detail {
@@ -122,7 +121,7 @@ using Product = PlainProduct<Avx2>;
 }  // namespace
 
 const Kernels* avx2_kernels() {
-  static const Kernels kernels = {Forward<Product>::scratch, Forward<Product>::run};
+  static const Kernels kernels = make_kernels<Product>();
   return &kernels;
 }
 

@@ -12,8 +12,7 @@
 ATTENTION_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 
 #include "attention_avx512.h"
-#include "attention_backward.h"
-#include "attention_forward.h"
+#include "attention_table.h"
 
 namespace tfjs_diffusers {
 namespace attention_detail {
@@ -22,7 +21,7 @@ using Product = PlainProduct<Avx512>;
 }
 
 const Kernels* avx512_kernels() {
-  static const Kernels kernels = {Forward<Product>::scratch, Forward<Product>::run};
+  static const Kernels kernels = make_kernels<Product>();
   return &kernels;
 }
 

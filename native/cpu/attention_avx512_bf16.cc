@@ -13,8 +13,7 @@
 ATTENTION_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
 
 #include "attention_avx512.h"
-#include "attention_backward.h"
-#include "attention_forward.h"
+#include "attention_table.h"
 
 namespace tfjs_diffusers {
 namespace attention_detail {
@@ -105,12 +104,20 @@ struct DotProduct {
       _mm512_storeu_si512(dst + c / 2 * V::kWidth, (__m512i)_mm512_cvtne2ps_pbh(next, p[c]));
     }
   }
+
+  // Zeroes the partner of an odd last query: NaN there (inf * 0) would not vanish against the zero it is paired with.
+  static void close_queries(float* dst, int64_t dst_row, int64_t rows, int64_t queries) {
+    if (queries % 2 == 0) return;
+    for (int64_t r = 0; r < rows; ++r) {
+      std::memset(reinterpret_cast<char*>(dst + r * dst_row) + queries * 2, 0, sizeof(uint16_t));
+    }
+  }
 };
 
 }  // namespace
 
 const Kernels* avx512_bf16_kernels() {
-  static const Kernels kernels = {Forward<DotProduct>::scratch, Forward<DotProduct>::run};
+  static const Kernels kernels = make_kernels<DotProduct>();
   return &kernels;
 }
 

@@ -145,7 +145,8 @@ class Forward {
   void finish(const ForwardTask& task, int64_t index) {
     const Tile t = tile(index);
     const int64_t q0 = first_query(task, index), queries = query_count(task, index);
-    for (int64_t i = 0; i < kQueryTile; ++i) shift_[i] = i < queries ? 1.0f / t.total[i] : 0.0f;
+    // A row whose every key is masked has a total of zero, and gives zero.
+    for (int64_t i = 0; i < kQueryTile; ++i) shift_[i] = i < queries && t.total[i] != 0.0f ? 1.0f / t.total[i] : 0.0f;
     unpack_columns<V>(t.out, rows_of(p_.out, p_.type, p_.out_strides, task.batch, task.head, q0, queries, p_.value_size), shift_,
                       staging_);
     if (!p_.lse) return;

@@ -114,6 +114,8 @@ struct PlainProduct {
     ATTENTION_UNROLL
     for (int c = 0; c < kVectors; ++c) V::store(dst + c * V::kWidth, p[c]);
   }
+
+  static void close_queries(float*, int64_t, int64_t, int64_t) {}
 };
 
 // src [size][kQueryTile] times factor[query] into rows of tokens. staging: kWidth * size floats.

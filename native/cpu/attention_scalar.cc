@@ -2,8 +2,7 @@
 #include <cmath>
 #include <limits>
 
-#include "attention_backward.h"
-#include "attention_forward.h"
+#include "attention_table.h"
 
 namespace tfjs_diffusers {
 namespace attention_detail {
@@ -87,7 +86,7 @@ using Product = PlainProduct<Portable>;
 }  // namespace
 
 const Kernels* scalar_kernels() {
-  static const Kernels kernels = {Forward<Product>::scratch, Forward<Product>::run};
+  static const Kernels kernels = make_kernels<Product>();
   return &kernels;
 }
 
