@@ -1,0 +1,59 @@
+import * as tf from '@tensorflow/tfjs-core';
+import { f32, interpolate, linspace, sqrt32 } from './numeric.js';
+import { flag, type OptionsOf } from './scheduler_config.js';
+import { NOISE_SCHEDULE_FIELDS, spacingFields } from './scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
+import { SigmaScheduler } from './sigma_scheduler.js';
+import { fractionalTimesteps } from './timestep_spacing.js';
+
+const FIELDS = { ...NOISE_SCHEDULE_FIELDS, ...spacingFields('linspace'), rescale_betas_zero_snr: flag(false) };
+
+/**
+ * Euler's method with noise added back after each step (k-diffusion's `sample_euler_ancestral`;
+ * diffusers/schedulers/scheduling_euler_ancestral_discrete.py). `step` takes `generator`.
+ */
+export class EulerAncestralDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
+  static override readonly className: string = 'EulerAncestralDiscreteScheduler';
+  static override readonly fields = FIELDS;
+  static override readonly shortNames = { euler_a: {}, euler_ancestral: {} };
+
+  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+    super(options);
+    this.sigmas = Float32Array.from([...this.trainingSigmas().reverse(), 0]);
+    this.timesteps = linspace(0, this.length - 1, this.length).reverse();
+  }
+
+  setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
+    this.checkPredictionType(['epsilon', 'v_prediction']);
+    const steps = this.checkSteps(numInferenceSteps, options);
+    this.resetLoop();
+    this.numInferenceSteps = steps;
+    this.timesteps = fractionalTimesteps(this.config, steps);
+    const trained = this.trainingSigmas();
+    this.sigmas = Float32Array.from([...this.timesteps.map((t) => interpolate(t, trained)), 0]);
+  }
+
+  step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, options: StepOptions = {}): SchedulerOutput {
+    this.checkStep(modelOutput, timestep, sample);
+    const index = this.beginStep(timestep);
+    const sigma = this.sigmas[index]!;
+    const next = this.sigmas[index + 1]!;
+    const { up, down } = ancestralSplit(sigma, next);
+    const output = tf.tidy(() => {
+      const predOriginalSample = this.predictOriginal(modelOutput, sample, sigma);
+      const derivative = tf.div(tf.sub(sample, predOriginalSample), sigma);
+      const moved = tf.add(sample, tf.mul(derivative, f32(down - sigma)));
+      const prevSample = tf.add(moved, tf.mul(this.noiseLike(modelOutput, options), up));
+      return { prevSample, predOriginalSample };
+    });
+    this.endStep();
+    return output;
+  }
+}
+
+/** Noise level to step down to, and of the noise that is then added to arrive at `next`; float32. */
+export function ancestralSplit(sigma: number, next: number): { up: number; down: number } {
+  const [from, to] = [f32(sigma * sigma), f32(next * next)];
+  const up = sqrt32(f32(f32(to * f32(from - to)) / from));
+  return { up, down: sqrt32(f32(to - f32(up * up))) };
+}

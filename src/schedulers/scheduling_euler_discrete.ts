@@ -1,0 +1,147 @@
+import * as tf from '@tensorflow/tfjs-core';
+import { InvalidArgumentError } from '../errors.js';
+import { exp32, f32, interpolate, linspace, log32, sqrt32, torchLinspace32 } from './numeric.js';
+import { choice, flag, number, type OptionsOf, optional } from './scheduler_config.js';
+import { NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './scheduler_fields.js';
+import {
+  asList,
+  perItem,
+  type SchedulerOutput,
+  type SetTimestepsOptions,
+  type StepOptions,
+} from './scheduling_utils.js';
+import { SigmaScheduler } from './sigma_scheduler.js';
+import { fractionalTimesteps } from './timestep_spacing.js';
+
+const FIELDS = {
+  ...NOISE_SCHEDULE_FIELDS,
+  ...SIGMA_CONVERSION_FIELDS,
+  ...spacingFields('linspace'),
+  interpolation_type: choice<'linear' | 'log_linear'>('linear', ['linear', 'log_linear']),
+  sigma_min: optional(number(0)),
+  sigma_max: optional(number(0)),
+  timestep_type: choice<'discrete' | 'continuous'>('discrete', ['discrete', 'continuous']),
+  rescale_betas_zero_snr: flag(false),
+  final_sigmas_type: choice<'zero' | 'sigma_min'>('zero', ['zero', 'sigma_min']),
+};
+
+/**
+ * Euler's method on the probability flow (https://arxiv.org/abs/2206.00364, Algorithm 2;
+ * diffusers/schedulers/scheduling_euler_discrete.py).
+ * `setTimesteps` takes `timesteps` or `sigmas` (with the final one); `step` takes `sChurn`, `sTmin`, `sTmax`, `sNoise`
+ * and `generator`.
+ */
+export class EulerDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
+  static override readonly className: string = 'EulerDiscreteScheduler';
+  static override readonly fields = FIELDS;
+  static override readonly shortNames = { euler: {}, euler_karras: { use_karras_sigmas: true } };
+
+  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+    super(options);
+    const sigmas = this.trainingSigmas().reverse();
+    this.sigmas = Float32Array.from([...sigmas, 0]);
+    const trained = this.config.num_train_timesteps;
+    this.timesteps = this.isContinuous
+      ? sigmas.map(quarterLog)
+      : linspace(0, trained - 1, trained)
+          .map(f32)
+          .reverse();
+  }
+
+  /** Whether the model is told the noise level itself instead of a training step. */
+  private get isContinuous(): boolean {
+    return this.config.timestep_type === 'continuous' && this.config.prediction_type === 'v_prediction';
+  }
+
+  setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
+    this.checkPredictionType(['epsilon', 'sample', 'v_prediction', 'original_sample']);
+    const count = this.checkSteps(numInferenceSteps, options, ['timesteps', 'sigmas']);
+    const steps = options.sigmas ? count - 1 : count;
+    this.checkCustom(options, steps);
+    const { sigmas, timesteps } = options.sigmas
+      ? this.customSchedule(options.sigmas)
+      : this.schedule(steps, options.timesteps);
+    this.resetLoop();
+    this.numInferenceSteps = steps;
+    this.sigmas = Float32Array.from(sigmas);
+    this.timesteps = this.isContinuous ? [...this.sigmas.slice(0, -1)].map(quarterLog) : timesteps.map(f32);
+  }
+
+  private checkCustom(options: SetTimestepsOptions, steps: number): void {
+    const { use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas } = this.config;
+    if (options.timesteps && (use_karras_sigmas || use_exponential_sigmas || use_beta_sigmas || this.isContinuous)) {
+      throw new InvalidArgumentError(
+        '[EulerDiscreteScheduler.setTimesteps] takes no timesteps with karras, exponential or beta sigmas or ' +
+          'continuous timesteps; pass the number of inference steps',
+      );
+    }
+    if (steps < 1) {
+      throw new InvalidArgumentError(
+        '[EulerDiscreteScheduler.setTimesteps] sigmas expects at least two noise levels, the last one final, got 1',
+      );
+    }
+  }
+
+  private customSchedule(given: readonly number[]): { sigmas: number[]; timesteps: number[] } {
+    const sigmas = Array.from(given, f32);
+    return { sigmas, timesteps: this.timestepsOf(sigmas.slice(0, -1), log32) };
+  }
+
+  private schedule(steps: number, custom?: readonly number[]): { sigmas: number[]; timesteps: readonly number[] } {
+    const spaced = custom ? Array.from(custom, f32) : fractionalTimesteps(this.config, steps);
+    const trained = this.trainingSigmas();
+    const levels =
+      this.config.interpolation_type === 'linear'
+        ? spaced.map((t) => interpolate(t, trained))
+        : torchLinspace32(log32(trained.at(-1)!), log32(trained[0]!), steps + 1).map(exp32);
+    const { sigmas, timesteps } = this.convert(levels, spaced, steps);
+    const last = this.config.final_sigmas_type === 'sigma_min' ? trained[0]! : 0;
+    return { sigmas: [...sigmas, last], timesteps };
+  }
+
+  step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, options: StepOptions = {}): SchedulerOutput {
+    this.checkStep(modelOutput, timestep, sample);
+    const index = this.beginStep(timestep);
+    const { sChurn = 0, sTmin = 0, sTmax = Infinity, sNoise = 1 } = options;
+    const sigma = this.sigmas[index]!;
+    const gamma = sTmin <= sigma && sigma <= sTmax ? Math.min(sChurn / (this.sigmas.length - 1), Math.SQRT2 - 1) : 0;
+    const sigmaHat = f32(sigma * f32(gamma + 1));
+    const output = tf.tidy(() => {
+      let noisy = sample;
+      if (gamma > 0) {
+        const added = sqrt32(f32(f32(sigmaHat * sigmaHat) - f32(sigma * sigma)));
+        noisy = tf.add(sample, tf.mul(tf.mul(this.noiseLike(modelOutput, options), sNoise), added));
+      }
+      const predOriginalSample =
+        this.config.prediction_type === 'v_prediction'
+          ? this.velocityToOriginal(modelOutput, noisy, sigma)
+          : this.predictOriginal(modelOutput, noisy, sigmaHat);
+      const derivative = tf.div(tf.sub(noisy, predOriginalSample), sigmaHat);
+      const prevSample = tf.add(noisy, tf.mul(derivative, f32(this.sigmas[index + 1]! - sigmaHat)));
+      return { prevSample, predOriginalSample };
+    });
+    this.endStep();
+    return output;
+  }
+
+  /** The velocity that a v_prediction model is trained to give; timesteps are entries of the schedule. */
+  getVelocity(sample: tf.Tensor, noise: tf.Tensor, timesteps: number | ArrayLike<number>): tf.Tensor {
+    const alphas = asList(timesteps).map((t) => this.alphasCumprod[this.indexForTimestep(t)]!);
+    return tf.tidy(() =>
+      tf.sub(
+        tf.mul(perItem(alphas.map(sqrt32), sample), noise),
+        tf.mul(
+          perItem(
+            alphas.map((a) => sqrt32(f32(1 - a))),
+            sample,
+          ),
+          sample,
+        ),
+      ),
+    );
+  }
+}
+
+function quarterLog(sigma: number): number {
+  return f32(0.25 * log32(sigma));
+}

@@ -1,0 +1,163 @@
+import * as tf from '@tensorflow/tfjs-core';
+import { InvalidArgumentError } from '../errors.js';
+import { AlphaScheduler } from './alpha_scheduler.js';
+import { f32, sqrt32 } from './numeric.js';
+import { flag, type OptionsOf } from './scheduler_config.js';
+import { NOISE_SCHEDULE_FIELDS, spacingFields } from './scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
+import { integerTimesteps } from './timestep_spacing.js';
+
+const FIELDS = {
+  ...NOISE_SCHEDULE_FIELDS,
+  ...spacingFields('leading'),
+  skip_prk_steps: flag(false),
+  set_alpha_to_one: flag(false),
+};
+
+/**
+ * Pseudo numerical methods for diffusion models (https://arxiv.org/abs/2202.09778;
+ * diffusers/schedulers/scheduling_pndm.py): linear multistep, started by Runge-Kutta steps unless `skip_prk_steps`.
+ * A timestep occurs twice in the schedule, so steps are counted and not looked up.
+ */
+export class PNDMScheduler extends AlphaScheduler<typeof FIELDS> {
+  static override readonly className: string = 'PNDMScheduler';
+  static override readonly fields = FIELDS;
+  static override readonly shortNames = { pndm: {}, plms: { skip_prk_steps: true } };
+
+  private prkTimesteps: number[] = [];
+  private counter = 0;
+  private outputs: tf.Tensor[] = [];
+  private mixedOutput: tf.Tensor | null = null;
+  private startSample: tf.Tensor | null = null;
+
+  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+    super(options);
+  }
+
+  setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
+    this.checkPredictionType(['epsilon', 'v_prediction']);
+    const steps = this.checkSteps(numInferenceSteps, options);
+    const { skip_prk_steps, num_train_timesteps } = this.config;
+    const ascending = integerTimesteps(this.config, steps).reverse();
+    if (!skip_prk_steps && ascending.length < 4) {
+      throw new InvalidArgumentError(
+        `[PNDMScheduler.setTimesteps] its Runge-Kutta start expects at least 4 inference steps, got ${steps}; ` +
+          'set skip_prk_steps for fewer',
+      );
+    }
+    this.resetLoop();
+    this.numInferenceSteps = steps;
+    if (skip_prk_steps) {
+      this.prkTimesteps = [];
+      this.timesteps = [...ascending.slice(0, -1), ...ascending.slice(-2, -1), ...ascending.slice(-1)].reverse();
+      return;
+    }
+    const half = Math.floor(Math.floor(num_train_timesteps / steps) / 2);
+    const pairs = ascending.slice(-4).flatMap((t) => [t, t + half]);
+    this.prkTimesteps = pairs
+      .slice(0, -1)
+      .flatMap((t) => [t, t])
+      .slice(1, -1)
+      .reverse();
+    this.timesteps = [...this.prkTimesteps, ...ascending.slice(0, -3).reverse()];
+  }
+
+  step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, _options: StepOptions = {}): SchedulerOutput {
+    this.checkStep(modelOutput, timestep, sample);
+    const prevSample = tf.tidy(() =>
+      this.counter < this.prkTimesteps.length
+        ? this.stepPrk(modelOutput, timestep, sample)
+        : this.stepPlms(modelOutput, timestep, sample),
+    );
+    this.counter += 1;
+    if (this.counter >= this.timesteps.length) {
+      this.dispose();
+    }
+    return { prevSample };
+  }
+
+  override dispose(): void {
+    super.dispose();
+    this.outputs = [];
+    this.mixedOutput = null;
+    this.startSample = null;
+  }
+
+  protected override resetLoop(): void {
+    super.resetLoop();
+    this.counter = 0;
+  }
+
+  /** One of the four model calls of a Runge-Kutta step (`step_prk`). */
+  private stepPrk(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor): tf.Tensor {
+    const half = Math.floor(Math.floor(this.config.num_train_timesteps / this.numInferenceSteps!) / 2);
+    const previous = timestep - (this.counter % 2 ? 0 : half);
+    const start = this.prkTimesteps[Math.floor(this.counter / 4) * 4]!;
+    const phase = this.counter % 4;
+    const weighted = tf.mul(phase === 0 || phase === 3 ? 1 / 6 : 1 / 3, modelOutput);
+    const mixed = this.mixedOutput ? tf.add(this.mixedOutput, weighted) : weighted;
+    this.release(this.mixedOutput);
+    this.mixedOutput = phase === 3 ? null : this.retain(mixed);
+    if (phase === 0) {
+      this.outputs.push(this.retain(modelOutput));
+      this.setStartSample(sample);
+    }
+    return this.previousSample(this.startSample!, start, previous, phase === 3 ? mixed : modelOutput);
+  }
+
+  /** A step of the linear multistep method (`step_plms`). */
+  private stepPlms(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor): tf.Tensor {
+    const ratio = Math.floor(this.config.num_train_timesteps / this.numInferenceSteps!);
+    if (this.counter === 1) {
+      const averaged = tf.div(tf.add(modelOutput, this.outputs.at(-1)!), 2);
+      const moved = this.previousSample(this.startSample!, timestep + ratio, timestep, averaged);
+      this.setStartSample(null);
+      return moved;
+    }
+    while (this.outputs.length > 3) {
+      this.release(this.outputs.shift());
+    }
+    this.outputs.push(this.retain(modelOutput));
+    if (this.counter === 0) {
+      this.setStartSample(sample);
+    }
+    return this.previousSample(sample, timestep, timestep - ratio, this.extrapolate());
+  }
+
+  /** Adams-Bashforth over the outputs kept. */
+  private extrapolate(): tf.Tensor {
+    const [e1, e2, e3, e4] = [...this.outputs].reverse() as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+    switch (this.outputs.length) {
+      case 1:
+        return e1;
+      case 2:
+        return tf.div(tf.sub(tf.mul(3, e1), e2), 2);
+      case 3:
+        return tf.div(tf.add(tf.sub(tf.mul(23, e1), tf.mul(16, e2)), tf.mul(5, e3)), 12);
+      default: {
+        const first = tf.add(tf.sub(tf.mul(55, e1), tf.mul(59, e2)), tf.mul(37, e3));
+        return tf.mul(1 / 24, tf.sub(first, tf.mul(9, e4)));
+      }
+    }
+  }
+
+  /** Equation (9) (`_get_prev_sample`). */
+  private previousSample(sample: tf.Tensor, timestep: number, previous: number, output: tf.Tensor): tf.Tensor {
+    const alpha = this.alphaAt(timestep);
+    const alphaPrevious = this.previousAlphaAt(previous);
+    const epsilon = this.predictEpsilon(output, sample, alpha);
+    const beta = f32(1 - alpha);
+    const denominator = f32(
+      f32(alpha * sqrt32(f32(1 - alphaPrevious))) + sqrt32(f32(f32(alpha * beta) * alphaPrevious)),
+    );
+    return tf.sub(
+      tf.mul(sqrt32(f32(alphaPrevious / alpha)), sample),
+      tf.div(tf.mul(f32(alphaPrevious - alpha), epsilon), denominator),
+    );
+  }
+
+  private setStartSample(sample: tf.Tensor | null): void {
+    this.release(this.startSample);
+    this.startSample = sample && this.retain(sample);
+  }
+}

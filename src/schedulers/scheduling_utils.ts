@@ -1,0 +1,396 @@
+import * as tf from '@tensorflow/tfjs-core';
+import { InvalidArgumentError } from '../errors.js';
+import { randnTensor } from '../utils/randn_tensor.js';
+import { TorchGenerator } from '../utils/torch_generator.js';
+import { f32 } from './numeric.js';
+import {
+  type ConfigOf,
+  extractOptions,
+  type Fields,
+  resolveConfig,
+  type SchedulerConfigJson,
+  withoutNotes,
+} from './scheduler_config.js';
+import type { PredictionType } from './scheduler_fields.js';
+
+/** What a step gives. The caller owns the tensors and disposes them. */
+export interface SchedulerOutput {
+  /** The sample at the next, less noisy timestep. */
+  prevSample: tf.Tensor;
+  /** The clean sample that the model's output stands for, where the scheduler computes one. */
+  predOriginalSample?: tf.Tensor;
+}
+
+/** Options of `step`; each scheduler takes those that its own documentation names and ignores the others. */
+export interface StepOptions {
+  /** Where noise comes from: one generator, or one per batch item. Without it, from a randomly seeded one. */
+  generator?: TorchGenerator | readonly TorchGenerator[];
+  /** DDIM: 0 is deterministic, 1 is DDPM's noise. TCD: strength of the noise, gamma in its paper. */
+  eta?: number;
+  /** DDIM: derive the noise again from the clipped clean sample, as GLIDE does. */
+  useClippedModelOutput?: boolean;
+  /** DDIM and DPMSolverMultistep: the noise itself, of the sample's shape, instead of a generator. */
+  varianceNoise?: tf.Tensor;
+  /** Euler: noise added back before a step, for noise levels within [sTmin, sTmax] (Karras et al., Algorithm 2). */
+  sChurn?: number;
+  sTmin?: number;
+  sTmax?: number;
+  sNoise?: number;
+  /** LMS: number of past derivatives used. */
+  order?: number;
+}
+
+/** Options of `setTimesteps`; asking a scheduler for one that it does not take is an error. */
+export interface SetTimestepsOptions {
+  /** Descending training steps to use instead of a number of steps. */
+  timesteps?: readonly number[];
+  /** Descending noise levels to use instead of a number of steps. */
+  sigmas?: readonly number[];
+  /** Shift of the flow schedules for the picture's size, with `use_dynamic_shifting`. */
+  mu?: number;
+  /** LCM and TCD: steps of the schedule that the model was distilled with. */
+  originalInferenceSteps?: number;
+  /** LCM and TCD: share of the schedule that is used, for image to image. */
+  strength?: number;
+}
+
+/** A scheduler class, as `schedulerFromConfig` and the registry handle it. */
+export interface SchedulerClass<S extends SchedulerMixin = SchedulerMixin> {
+  new (options?: Readonly<Record<string, unknown>>): S;
+  /** diffusers' name, `_class_name` in scheduler_config.json. */
+  readonly className: string;
+  readonly fields: Fields;
+  /** Usual short names, each with the configuration entries that it stands for. */
+  readonly shortNames: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  readonly compatibles: readonly string[];
+  fromConfig(config: SchedulerConfigJson, overrides?: object): S;
+}
+
+/** Schedulers that can be made from one another's configuration (`KarrasDiffusionSchedulers` of diffusers). */
+export const KARRAS_DIFFUSION_SCHEDULERS: readonly string[] = [
+  'DDIMScheduler',
+  'DDPMScheduler',
+  'PNDMScheduler',
+  'LMSDiscreteScheduler',
+  'EulerDiscreteScheduler',
+  'HeunDiscreteScheduler',
+  'EulerAncestralDiscreteScheduler',
+  'DPMSolverMultistepScheduler',
+  'DPMSolverSinglestepScheduler',
+  'KDPM2DiscreteScheduler',
+  'KDPM2AncestralDiscreteScheduler',
+  'DEISMultistepScheduler',
+  'UniPCMultistepScheduler',
+];
+
+let defaultGenerator: TorchGenerator | undefined;
+
+/**
+ * What all schedulers share (diffusers/schedulers/scheduling_utils.py): the configuration, the position in the
+ * schedule, and the tensors that a multistep method keeps between steps.
+ *
+ * Samples are float32 tensors with the batch first and the channels last, of any rank, on any backend. `step`,
+ * `scaleModelInput`, `addNoise` and `getVelocity` return new tensors, which the caller owns, and leave their arguments
+ * alone. What a multistep method keeps survives an enclosing `tf.tidy`; it is freed by the last step of the schedule, by
+ * `setTimesteps` and by `dispose`.
+ */
+export abstract class SchedulerMixin<F extends Fields = Fields> {
+  static readonly className: string = '';
+  static readonly fields: Fields = {};
+  static readonly shortNames: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {};
+  static readonly compatibles: readonly string[] = KARRAS_DIFFUSION_SCHEDULERS;
+
+  /** Model calls per step of the method; `timesteps` counts model calls. */
+  readonly order: number = 1;
+  /** Training steps at which the model is called, first one first. */
+  timesteps: number[] = [];
+  /** Number that `setTimesteps` was given; null before. */
+  numInferenceSteps: number | null = null;
+
+  protected currentStep: number | null = null;
+  private firstStep: number | null = null;
+  private readonly kept = new Set<tf.Tensor>();
+  private settings: ConfigOf<F>;
+
+  constructor(options: object = {}) {
+    const { className, fields } = this.constructor as unknown as SchedulerClass;
+    this.settings = Object.freeze(resolveConfig(className, fields as F, options));
+  }
+
+  /**
+   * A scheduler of this class from a scheduler_config.json or from another scheduler's `config`. Entries that this
+   * class does not know are kept in `config`, so that a scheduler made from that has them again.
+   *
+   * @param overrides entries that win over the configuration's, in camelCase or snake_case.
+   * @throws InvalidArgumentError for a value that the class cannot use.
+   */
+  // biome-ignore-start lint/complexity/noThisInStatic: `this` is the class that inherits the method, and is made
+  static fromConfig<S extends SchedulerMixin>(
+    this: { new (options?: never): S; className: string; fields: Fields },
+    config: SchedulerConfigJson,
+    overrides: object = {},
+  ): S {
+    if (typeof config !== 'object' || config === null || Array.isArray(config)) {
+      const got = Array.isArray(config) ? 'an array' : config === null ? 'null' : typeof config;
+      throw new InvalidArgumentError(
+        `[${this.className}.fromConfig] expects the object of a scheduler_config.json, got ${got}`,
+      );
+    }
+    const { options, hidden } = extractOptions(this.fields, config, overrides);
+    const scheduler = new this(options as never);
+    if ('_class_name' in hidden) {
+      hidden._class_name = this.className;
+    }
+    scheduler.updateConfig(hidden);
+    return scheduler;
+  }
+  // biome-ignore-end lint/complexity/noThisInStatic: see above
+
+  /** The configuration by diffusers' names; frozen. Other schedulers' `fromConfig` take it. */
+  get config(): ConfigOf<F> & SchedulerConfigJson {
+    return this.settings as ConfigOf<F> & SchedulerConfigJson;
+  }
+
+  /** diffusers' name of this class. */
+  get className(): string {
+    return (this.constructor as unknown as SchedulerClass).className;
+  }
+
+  /** Names of the classes that can be made from this scheduler's configuration. */
+  get compatibles(): readonly string[] {
+    return (this.constructor as unknown as SchedulerClass).compatibles;
+  }
+
+  /** The content of a scheduler_config.json for this scheduler. `toPythonJson` writes it as text that Python reads. */
+  toConfig(): Record<string, unknown> {
+    return { ...withoutNotes(this.settings), _class_name: this.className };
+  }
+
+  /** Same as `toConfig`. */
+  saveConfig(): Record<string, unknown> {
+    return this.toConfig();
+  }
+
+  /** Standard deviation that the first sample has: the starting noise is multiplied by it. */
+  abstract get initNoiseSigma(): number;
+
+  /**
+   * Lays out the schedule; to be called before a denoising loop, each time.
+   * @param numInferenceSteps positive integer; left out when `options` give timesteps or sigmas.
+   * @throws InvalidArgumentError for a number or options that the scheduler cannot use.
+   */
+  abstract setTimesteps(numInferenceSteps?: number | null, options?: SetTimestepsOptions): void;
+
+  /**
+   * One step towards the clean sample.
+   * @param modelOutput what the model gave for `scaleModelInput(sample, timestep)`; shape of `sample`.
+   * @param timestep the entry of `timesteps` that the step is for; steps are taken in their order.
+   * @throws InvalidArgumentError before `setTimesteps`, for a timestep that is not in the schedule, and for shapes
+   *   that differ.
+   */
+  abstract step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, options?: StepOptions): SchedulerOutput;
+
+  /**
+   * Noisy samples at training steps, as in training and image to image.
+   * @param timesteps one for all, or one per batch item.
+   */
+  abstract addNoise(original: tf.Tensor, noise: tf.Tensor, timesteps: number | ArrayLike<number>): tf.Tensor;
+
+  /** The sample as the model expects it at `timestep`. Always a tensor of its own. */
+  scaleModelInput(sample: tf.Tensor, _timestep?: number): tf.Tensor {
+    return tf.clone(sample);
+  }
+
+  /** Index into `timesteps` of the next step; null before the first. */
+  get stepIndex(): number | null {
+    return this.currentStep;
+  }
+
+  /** Index of the first step that is taken, when `setBeginIndex` has been called. */
+  get beginIndex(): number | null {
+    return this.firstStep;
+  }
+
+  /** Starts at an index of `timesteps` other than that of the first timestep seen (image to image). */
+  setBeginIndex(beginIndex = 0): void {
+    if (!Number.isInteger(beginIndex) || beginIndex < 0 || beginIndex >= this.timesteps.length) {
+      throw new InvalidArgumentError(
+        `[${this.className}.setBeginIndex] expects an index into ${this.timesteps.length} timesteps, got ${beginIndex}`,
+      );
+    }
+    this.firstStep = beginIndex;
+  }
+
+  /** Frees what a multistep method keeps between steps. The scheduler can be used again after `setTimesteps`. */
+  dispose(): void {
+    tf.dispose([...this.kept]);
+    this.kept.clear();
+  }
+
+  /** Number of training steps. */
+  get length(): number {
+    return this.settings.num_train_timesteps as number;
+  }
+
+  protected updateConfig(entries: Readonly<Record<string, unknown>>): void {
+    this.settings = Object.freeze({ ...this.settings, ...entries }) as ConfigOf<F>;
+  }
+
+  /** A copy of `tensor` (sharing its data) that outlives tidies, until `release`, `dispose` or the next schedule. */
+  protected retain(tensor: tf.Tensor): tf.Tensor {
+    const copy = tf.keep(tf.clone(tensor));
+    this.kept.add(copy);
+    return copy;
+  }
+
+  protected release(tensor: tf.Tensor | null | undefined): void {
+    if (tensor && this.kept.delete(tensor)) {
+      tensor.dispose();
+    }
+  }
+
+  /** Forgets the position and the history of the last loop. */
+  protected resetLoop(): void {
+    this.dispose();
+    this.currentStep = null;
+    this.firstStep = null;
+  }
+
+  /**
+   * The number of steps, checked. `accepted` names the options of setTimesteps that this scheduler takes; of those that
+   * replace the number exactly one may be given, or the number.
+   */
+  protected checkSteps(
+    steps: number | null | undefined,
+    options: SetTimestepsOptions,
+    accepted: readonly (keyof SetTimestepsOptions)[] = [],
+  ): number {
+    const where = `[${this.className}.setTimesteps]`;
+    const given = (Object.keys(options) as (keyof SetTimestepsOptions)[]).filter((key) => options[key] != null);
+    const refused = given.find((key) => !accepted.includes(key));
+    if (refused) {
+      throw new InvalidArgumentError(`${where} takes no ${refused}; pass the number of inference steps`);
+    }
+    const lists = given.filter((key) => key === 'timesteps' || key === 'sigmas');
+    if (lists.length + (steps == null ? 0 : 1) !== 1) {
+      const choices = ['numInferenceSteps', ...accepted.filter((key) => key === 'timesteps' || key === 'sigmas')];
+      const got = [...(steps == null ? [] : ['numInferenceSteps']), ...lists];
+      throw new InvalidArgumentError(
+        `${where} expects exactly one of ${choices.join(', ')}, got ${got.join(' and ') || 'none'}`,
+      );
+    }
+    const list = lists[0] ? (options[lists[0]] as readonly number[]) : undefined;
+    if (list) {
+      this.checkList(lists[0]!, list);
+      return list.length;
+    }
+    return this.checkCount(steps);
+  }
+
+  protected checkCount(steps: unknown): number {
+    if (!Number.isSafeInteger(steps) || (steps as number) < 1) {
+      throw new InvalidArgumentError(
+        `[${this.className}.setTimesteps] expects a positive integer number of inference steps, got ${steps}`,
+      );
+    }
+    return steps as number;
+  }
+
+  protected checkList(name: string, list: readonly number[]): void {
+    if (list.length === 0 || !Array.from(list).every(Number.isFinite)) {
+      throw new InvalidArgumentError(
+        `[${this.className}.setTimesteps] ${name} expects a list of at least one finite number, got [${Array.from(list).slice(0, 8)}]`,
+      );
+    }
+  }
+
+  protected checkNotAbove(steps: number, limit: number): void {
+    if (steps > limit) {
+      throw new InvalidArgumentError(
+        `[${this.className}.setTimesteps] expects at most num_train_timesteps = ${limit} inference steps, got ${steps}`,
+      );
+    }
+  }
+
+  /** Refuses a prediction type that other schedulers know but this one cannot work with. */
+  protected checkPredictionType(supported: readonly PredictionType[]): void {
+    const type = this.settings.prediction_type as PredictionType;
+    if (!supported.includes(type)) {
+      throw new InvalidArgumentError(
+        `[${this.className}] prediction_type expects one of ${supported.map((t) => `"${t}"`).join(', ')}, got "${type}"`,
+      );
+    }
+  }
+
+  protected checkStep(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, channelFactor = 1): void {
+    const where = `[${this.className}.step]`;
+    if (this.numInferenceSteps === null) {
+      throw new InvalidArgumentError(`${where} needs a schedule: call setTimesteps(numInferenceSteps) first`);
+    }
+    if (typeof timestep !== 'number' || Number.isNaN(timestep)) {
+      throw new InvalidArgumentError(`${where} expects an entry of scheduler.timesteps as timestep, got ${timestep}`);
+    }
+    const expected = [...sample.shape];
+    if (channelFactor !== 1 && expected.length > 0) {
+      expected[expected.length - 1]! *= channelFactor;
+    }
+    if (expected.length !== modelOutput.shape.length || expected.some((size, i) => size !== modelOutput.shape[i])) {
+      throw new InvalidArgumentError(
+        `${where} expects a model output of shape [${expected}] for a sample [${sample.shape}], got [${modelOutput.shape}]`,
+      );
+    }
+  }
+
+  /**
+   * Index of a timestep in the schedule. Of a timestep that occurs more than once the second is taken, so that a loop
+   * that starts in the middle of the schedule skips no noise level (diffusers' `index_for_timestep`).
+   */
+  protected indexForTimestep(timestep: number): number {
+    const wanted = f32(timestep);
+    const first = this.timesteps.indexOf(wanted);
+    if (first === -1) {
+      throw new InvalidArgumentError(
+        `[${this.className}] timestep ${timestep} is not in the schedule; pass one of scheduler.timesteps: ` +
+          `${this.timesteps.slice(0, 12).join(', ')}${this.timesteps.length > 12 ? ', ...' : ''}`,
+      );
+    }
+    const second = this.timesteps.indexOf(wanted, first + 1);
+    return second === -1 ? first : second;
+  }
+
+  /** The index of this step, found from the timestep when it is the first one of the loop. */
+  protected beginStep(timestep: number): number {
+    this.currentStep ??= this.firstStep ?? this.indexForTimestep(timestep);
+    if (this.currentStep >= this.timesteps.length) {
+      throw new InvalidArgumentError(
+        `[${this.className}.step] all ${this.timesteps.length} timesteps are done; call setTimesteps for another loop`,
+      );
+    }
+    return this.currentStep;
+  }
+
+  /** Moves on; the history is of no use after the last step. */
+  protected endStep(): void {
+    this.currentStep! += 1;
+    if (this.currentStep! >= this.timesteps.length) {
+      this.dispose();
+    }
+  }
+
+  protected noiseLike(tensor: tf.Tensor, options: StepOptions): tf.Tensor {
+    if (!options.generator && !defaultGenerator) {
+      defaultGenerator = new TorchGenerator();
+      defaultGenerator.seed();
+    }
+    return randnTensor<tf.Rank>(tensor.shape, options.generator ?? defaultGenerator!);
+  }
+}
+
+/** Numbers per batch item in the shape that multiplies `like`: [k] becomes [k, 1, 1, ...]. */
+export function perItem(values: readonly number[], like: tf.Tensor): tf.Tensor {
+  return tf.tensor(values as number[], [values.length, ...like.shape.slice(1).map(() => 1)], 'float32');
+}
+
+export function asList(timesteps: number | ArrayLike<number>): number[] {
+  return typeof timesteps === 'number' ? [timesteps] : Array.from(timesteps);
+}
