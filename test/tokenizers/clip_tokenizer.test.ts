@@ -170,9 +170,12 @@ describe('tokenize', () => {
     expect(() => tokenizer.tokenize('a', { padding: 'max' as 'longest' })).toThrow(/padding expects .*got "max"/);
   });
 
-  test('a megabyte of text without a space', async () => {
+  test('a very long text without a space', async () => {
     const tokenizer = await CLIPTokenizer.fromPretrained(TINY);
-    expect(tokenizer.encode('star'.repeat(250_000)).length).toBeGreaterThan(250_000);
+    const star = tokenizer.encode('starstar').slice(1, -2);
+    const ids = tokenizer.encode('star'.repeat(50_000), { addSpecialTokens: false });
+    expect(ids.slice(0, star.length * 1000)).toEqual(Array(1000).fill(star).flat());
+    expect(tokenizer.decode(ids)).toBe('star'.repeat(50_000));
   });
 });
 
