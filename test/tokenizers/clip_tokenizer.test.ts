@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { CheckpointError, ConfigError, InvalidArgumentError } from '../../src/errors.js';
 import { buildTokenizerJson, CLIPTokenizer } from '../../src/tokenizers/index.js';
 import { setWarningHandler, type WarningHandler } from '../../src/utils/logging.js';
+import { loadSafetensors } from '../support/safetensors.js';
 
 const TINY = 'weights/tiny-shapes/tokenizer';
 const CLIP_2K = 'test/tokenizers/fixtures/clip-2k';
@@ -110,6 +111,21 @@ describe('ids are those of transformers', () => {
     expect(tokenizer.encode('a b', { addSpecialTokens: false })).toEqual([320, 321]);
   });
 });
+
+test.each(['ddim_negative', 'default', 'dpm_wide', 'euler_ancestral', 'euler_batch'])(
+  'the ids that the pipeline of diffusers drew %s from',
+  async (name) => {
+    const tokenizer = await CLIPTokenizer.fromPretrained(TINY);
+    const { tensors, metadata } = loadSafetensors(`test/cases/tiny-shapes/${name}.safetensors`);
+    const prompts: string[] = JSON.parse(metadata.prompt!.replaceAll("'", '"'));
+    const options = { padding: 'max_length', truncation: true } as const;
+    expect(tokenizer.tokenize(prompts, options).inputIds.flat()).toEqual(Array.from(tensors.input_ids!.data, Number));
+    const negative = prompts.map(() => metadata.negative!);
+    expect(tokenizer.tokenize(negative, options).inputIds.flat()).toEqual(
+      Array.from(tensors.negative_ids!.data, Number),
+    );
+  },
+);
 
 describe('tokenize', () => {
   test('says what was cut, once for the batch', async () => {
