@@ -10,7 +10,7 @@ import { tslabDisplay } from './tslab.js';
 
 export type ImageFormat = 'png' | 'jpeg' | 'webp';
 
-export interface EncodeOptions {
+export interface ImageEncodeOptions {
   /** Quality of JPEG and WebP, 1 to 100; 95 unless told. PNG is always exact. */
   quality?: number;
 }
@@ -87,7 +87,7 @@ export class GeneratedImage {
    * The picture as a file's bytes. A PNG carries all metadata as text; a JPEG and a WebP carry `parameters` in EXIF.
    * @throws {InvalidArgumentError} on an unknown format or quality
    */
-  async toBuffer(format: ImageFormat = 'png', { quality = 95 }: EncodeOptions = {}): Promise<Buffer> {
+  async toBuffer(format: ImageFormat = 'png', { quality = 95 }: ImageEncodeOptions = {}): Promise<Buffer> {
     const { width, height, data } = this;
     if (!(Number.isInteger(quality) && quality >= 1 && quality <= 100)) {
       throw new InvalidArgumentError(`[toBuffer] quality must be an integer from 1 to 100, got ${quality}`);
@@ -116,7 +116,7 @@ export class GeneratedImage {
    * @throws {InvalidArgumentError} on another extension
    * @throws {FileWriteError} when the path cannot be written
    */
-  async save(path: string, options: EncodeOptions = {}): Promise<void> {
+  async save(path: string, options: ImageEncodeOptions = {}): Promise<void> {
     await writeFileAtomically(path, await this.toBuffer(imageFormatOf(path), options));
   }
 

@@ -1,4 +1,4 @@
-export { checkImagePath, type EncodeOptions, GeneratedImage, type ImageFormat, imageFormatOf } from './image.js';
+export { checkImagePath, GeneratedImage, type ImageEncodeOptions, type ImageFormat, imageFormatOf } from './image.js';
 export {
   a1111Parameters,
   type GenerationParameters,
