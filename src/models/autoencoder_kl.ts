@@ -1,11 +1,11 @@
 import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { resolveAttention } from '../attention/index.js';
+import { type AttentionSetting, resolveAttention } from '../attention/index.js';
 import { InvalidArgumentError } from '../errors.js';
 import { ConfigReader } from '../loaders/config.js';
 import { Conv2d, Weights } from '../nn/index.js';
 import { randnTensor } from '../utils/randn_tensor.js';
-import type { TorchGenerator } from '../utils/torch_generator.js';
+import { TorchGenerator } from '../utils/torch_generator.js';
 import { chain } from './chain.js';
 import {
   type ConfigJson,
@@ -49,6 +49,12 @@ function parseConfig(json: ConfigJson, source: string) {
 /** Checked configuration of an AutoencoderKL. */
 export type AutoencoderKLConfig = ReturnType<typeof parseConfig>;
 
+function unforeseen(): TorchGenerator {
+  const generator = new TorchGenerator();
+  generator.seed();
+  return generator;
+}
+
 /** Normal distribution of latents with a diagonal covariance; mean and logvar are [N,h,w,C]. */
 export class DiagonalGaussianDistribution {
   readonly mean: Tensor4D;
@@ -62,8 +68,8 @@ export class DiagonalGaussianDistribution {
     logvar.dispose();
   }
 
-  /** One draw; noise comes in N,C,H,W order, as torch's does. */
-  sample(generator?: TorchGenerator): Tensor4D {
+  /** One draw; noise comes in N,C,H,W order, as torch's does. Without a generator it cannot be foreseen. */
+  sample(generator: TorchGenerator = unforeseen()): Tensor4D {
     return tf.tidy(() => {
       const noise = randnTensor(this.mean.shape, generator) as Tensor4D;
       return tf.add(this.mean, tf.mul(tf.exp(tf.mul(this.logvar, 0.5)), noise));
@@ -122,8 +128,8 @@ export class AutoencoderKL extends Model {
   }
 
   /** Computes the mid-blocks' attention in another way from now on; see ATTENTION_NAMES. */
-  setAttention(name: string): void {
-    const resolved = resolveAttention(name);
+  setAttention(setting: AttentionSetting): void {
+    const resolved = resolveAttention(setting);
     this.encoder.midBlock.attention?.setAttention(resolved);
     this.decoder.midBlock.attention?.setAttention(resolved);
   }

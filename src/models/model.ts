@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import type { AttentionSetting } from '../attention/index.js';
 import type { PhysicalType } from '../backends/types.js';
 import { InvalidArgumentError } from '../errors.js';
 import { readJson, writeJson } from '../loaders/config.js';
@@ -12,7 +13,7 @@ export type ConfigJson = Readonly<Record<string, unknown>>;
 
 export interface ModelOptions {
   /** How attention is computed (src/attention/registry.ts); the environment or 'auto' decides when left out. */
-  attention?: string;
+  attention?: AttentionSetting;
   /** How native backends store the weights; the others always compute in float32. Default 'float32'. */
   dtype?: PhysicalType;
 }

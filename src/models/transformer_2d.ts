@@ -1,6 +1,6 @@
 import type { Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { type AttentionName, BasicTransformerBlock, type TransformerInputs } from '../attention/index.js';
+import { type AttentionOptions, BasicTransformerBlock, type TransformerInputs } from '../attention/index.js';
 import { GroupNorm, Linear, type Weights } from '../nn/index.js';
 import { chain } from './chain.js';
 
@@ -12,7 +12,7 @@ export interface Transformer2DConfig {
   groups: number;
   useLinearProjection: boolean;
   onlyCrossAttention: boolean;
-  attention: AttentionName;
+  attention: AttentionOptions;
 }
 
 /** Transformer blocks over the pixels of a feature map (diffusers/models/transformers/transformer_2d.py). */

@@ -1,6 +1,11 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { type BasicTransformerBlock, type KeyValueCache, resolveAttention } from '../attention/index.js';
+import {
+  type AttentionSetting,
+  type BasicTransformerBlock,
+  type KeyValueCache,
+  resolveAttention,
+} from '../attention/index.js';
 import { InvalidArgumentError } from '../errors.js';
 import { Conv2d, Embedding, GroupNorm, Linear, Weights } from '../nn/index.js';
 import { silu, timestepEmbedding } from '../ops/index.js';
@@ -146,8 +151,8 @@ export class UNet2DConditionModel extends Model {
   }
 
   /** Computes attention in another way from now on; see ATTENTION_NAMES. */
-  setAttention(name: string): void {
-    const resolved = resolveAttention(name);
+  setAttention(setting: AttentionSetting): void {
+    const resolved = resolveAttention(setting);
     for (const block of this.transformerBlocks) {
       block.setAttention(resolved);
     }

@@ -1,6 +1,11 @@
 import type { Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { type AttentionName, AttentionProjections, type CrossAttention, createAttention } from '../attention/index.js';
+import {
+  type AttentionOptions,
+  AttentionProjections,
+  type CrossAttention,
+  createAttention,
+} from '../attention/index.js';
 import { Conv2d, GroupNorm, type Weights } from '../nn/index.js';
 import { chain } from './chain.js';
 import { Downsample2D, ResnetBlock2D, Upsample2D } from './resnet.js';
@@ -10,7 +15,7 @@ export interface VaeConfig {
   layersPerBlock: number;
   normNumGroups: number;
   midBlockAddAttention: boolean;
-  attention: AttentionName;
+  attention: AttentionOptions;
 }
 
 const EPSILON = 1e-6;
@@ -33,16 +38,16 @@ function resnets(w: Weights, count: number, inChannels: number, outChannels: num
 /** Self-attention over all pixels with one head, behind a GroupNorm and with a residual. */
 export class VaeAttention {
   private readonly groupNorm: GroupNorm;
-  private attention: CrossAttention;
+  attention: CrossAttention;
 
-  constructor(w: Weights, channels: number, groups: number, attention: AttentionName) {
+  constructor(w: Weights, channels: number, groups: number, attention: AttentionOptions) {
     this.groupNorm = new GroupNorm(w.at('group_norm'), groups, channels, EPSILON);
     const config = { queryDim: channels, heads: 1, dimHead: channels, bias: true };
-    this.attention = createAttention(attention, new AttentionProjections(w, config));
+    this.attention = createAttention(attention, new AttentionProjections(w, config), 'vae');
   }
 
-  setAttention(name: AttentionName): void {
-    this.attention = createAttention(name, this.attention.projections);
+  setAttention(options: AttentionOptions): void {
+    this.attention = createAttention(options, this.attention.projections, 'vae');
   }
 
   /** x [N,H,W,C] -> [N,H,W,C]. */

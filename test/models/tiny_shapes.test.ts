@@ -8,6 +8,8 @@ import { loadSafetensors } from '../support/safetensors.js';
 const root = 'weights/tiny-shapes';
 const reference = loadSafetensors('test/cases/tiny-shapes/default.safetensors').tensors;
 
+const numbers = (name: string) => reference[name]!.data as Float32Array;
+
 /** A reference tensor [N,C,H,W], or [1,N,C,H,W] of a list, as [N,H,W,C]. */
 function nhwc(name: string, index = 0): tf.Tensor4D {
   const { data, shape } = reference[name]!;
@@ -44,7 +46,7 @@ describe.each(['classic', 'memory-efficient'])('tiny-shapes, attention %s', (att
 
   test('text embeddings equal those of transformers', () => {
     const out = tf.tidy(() => textEncoder.forward([...ids('negative_ids'), ...ids('input_ids')]).lastHiddenState);
-    expect(relativeL2(out.dataSync(), reference.text_embeds!.data)).toBeLessThan(1e-5);
+    expect(relativeL2(out.dataSync(), numbers('text_embeds'))).toBeLessThan(1e-5);
     out.dispose();
   });
 
@@ -54,7 +56,7 @@ describe.each(['classic', 'memory-efficient'])('tiny-shapes, attention %s', (att
     const text = tf.tensor3d(data as Float32Array, shape as [number, number, number]);
     const sample = nhwc('unet_in');
     const expected = nhwc('unet_out');
-    const out = unet.forward(sample, reference.unet_t!.data[0]!, text);
+    const out = unet.forward(sample, numbers('unet_t')[0]!, text);
     expect(relativeL2(out.dataSync(), expected.dataSync())).toBeLessThan(1e-5);
     tf.dispose([text, sample, expected, out]);
     expect(tf.memory().numTensors).toBe(before);
@@ -67,7 +69,7 @@ describe.each(['classic', 'memory-efficient'])('tiny-shapes, attention %s', (att
       const decoded = vae.decode(tf.div(latents, vae.parsed.scalingFactor));
       return tf.clipByValue(tf.add(tf.div(decoded, 2), 0.5), 0, 1);
     });
-    expect(relativeL2(out.dataSync(), reference.image!.data)).toBeLessThan(1e-5);
+    expect(relativeL2(out.dataSync(), numbers('image'))).toBeLessThan(1e-5);
     tf.dispose([latents, out]);
   });
 });

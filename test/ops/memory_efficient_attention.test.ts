@@ -7,7 +7,7 @@ import { relativeL2 } from '../support/compare.js';
 type Shape = { batch: number; heads: number; nq: number; nk: number; d: number; dv: number };
 
 function random(shape: number[], seed: number): tf.Tensor4D {
-  return tf.randomNormal(shape, 0, 1, 'float32', seed) as tf.Tensor4D;
+  return tf.randomNormal(shape as [number, number, number, number], 0, 1, 'float32', seed);
 }
 
 /** softmax(q k^T scale + bias) v with the whole matrix, on plain ops. */

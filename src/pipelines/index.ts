@@ -1,0 +1,15 @@
+export {
+  type DenoisingInputs,
+  type StableDiffusionComponents,
+  StableDiffusionPipeline,
+  type StableDiffusionPipelineOutput,
+  type Timings,
+} from './pipeline_stable_diffusion.js';
+export type { FromPretrainedOptions, LoadProgress } from './stable_diffusion_components.js';
+export type {
+  DenoisingProgress,
+  DenoisingStep,
+  OutputType,
+  StableDiffusionOptions,
+  StepDecision,
+} from './stable_diffusion_options.js';

@@ -1,0 +1,39 @@
+import * as tf from '@tensorflow/tfjs-core';
+import { type BackendName, pickBackend } from '../backends/index.js';
+import { type PhysicalType, supportsPhysicalTypes } from '../backends/types.js';
+import { AbortedError } from '../errors.js';
+import { warn } from '../utils/logging.js';
+
+/** Lets timers, input and signals be served between two pieces of work. */
+export function yieldToEventLoop(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** @throws AbortedError when the signal has been given */
+export function checkAborted(signal: AbortSignal | undefined, what: string): void {
+  if (signal?.aborted) {
+    throw new AbortedError(`${what} was stopped`, { cause: signal.reason });
+  }
+}
+
+/**
+ * Makes the wanted backend the active one: the named one; else whichever is active already; else the fastest that works.
+ *
+ * @throws BackendError when the named backend does not work here
+ */
+export async function ensureBackend(name?: 'auto' | BackendName): Promise<void> {
+  if (name !== undefined) {
+    await pickBackend(name);
+  } else if (!tf.getBackend()) {
+    await pickBackend('auto');
+  }
+}
+
+/** 16-bit types where the active backend has them; float32, with a warning, elsewhere. */
+export function usableType(dtype: PhysicalType): PhysicalType {
+  if (dtype !== 'float32' && !supportsPhysicalTypes(tf.backend())) {
+    warn(`the backend '${tf.getBackend()}' computes in float32 only; dtype '${dtype}' is not used`);
+    return 'float32';
+  }
+  return dtype;
+}

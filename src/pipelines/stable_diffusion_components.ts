@@ -1,0 +1,162 @@
+import { mkdir } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { BackendName } from '../backends/index.js';
+import type { PhysicalType } from '../backends/types.js';
+import { ConfigError, InvalidArgumentError } from '../errors.js';
+import { ConfigReader, readJson, writeJson } from '../loaders/config.js';
+import { type DownloadProgress, type ResolveOptions, resolvePretrained } from '../loaders/hub.js';
+import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../models/index.js';
+import { schedulerFromConfig } from '../schedulers/index.js';
+import { CLIPTokenizer } from '../tokenizers/index.js';
+import type { StableDiffusionComponents } from './pipeline_stable_diffusion.js';
+import { checkAborted, ensureBackend, usableType } from './pipeline_utils.js';
+
+/** Progress of reading weights: tensors of one component. */
+export interface LoadProgress {
+  stage: 'load';
+  component: string;
+  loaded: number;
+  total: number;
+}
+
+export interface FromPretrainedOptions extends Omit<ResolveOptions, 'onProgress'>, Partial<StableDiffusionComponents> {
+  /** tfjs backend to draw on. Default: the active one, else the fastest that works here. */
+  backend?: 'auto' | BackendName;
+  /** How native backends store weights and activations; wasm and cpu always compute in float32. Default 'float32'. */
+  dtype?: PhysicalType;
+  /** How attention is computed; see ATTENTION_NAMES. */
+  attention?: string;
+  onProgress?: (progress: LoadProgress | ({ stage: 'download' } & DownloadProgress)) => void;
+}
+
+const PIPELINES = ['StableDiffusionPipeline'];
+const EXPECTED = {
+  text_encoder: ['CLIPTextModel'],
+  tokenizer: ['CLIPTokenizer', 'CLIPTokenizerFast'],
+  unet: ['UNet2DConditionModel'],
+  vae: ['AutoencoderKL'],
+} as const;
+
+/** Checks that model_index.json describes a pipeline that we can draw with. */
+function checkIndex(index: ConfigReader): void {
+  const name = index.string('_class_name', 'StableDiffusionPipeline');
+  if (!PIPELINES.includes(name)) {
+    throw index.error('_class_name', PIPELINES.join(' or '));
+  }
+  for (const [component, classes] of Object.entries(EXPECTED)) {
+    const entry = index.raw(component);
+    const className = Array.isArray(entry) ? entry[1] : undefined;
+    if (!(classes as readonly unknown[]).includes(className)) {
+      throw index.error(component, `[library, ${classes.join(' or ')}]`);
+    }
+  }
+}
+
+/** Finds or downloads a checkpoint and loads the components that the options do not already give. */
+export async function loadStableDiffusionComponents(
+  idOrDir: string,
+  options: FromPretrainedOptions,
+): Promise<{ components: StableDiffusionComponents; modelName: string }> {
+  if (typeof idOrDir !== 'string' || idOrDir === '') {
+    throw new InvalidArgumentError('[fromPretrained] expects a directory or the id of a repository on the hub');
+  }
+  const { signal, onProgress, variant, attention } = options;
+  const { dir } = await resolvePretrained(idOrDir, {
+    ...options,
+    onProgress: onProgress && ((progress) => onProgress({ stage: 'download', ...progress })),
+  });
+  const path = join(dir, 'model_index.json');
+  checkIndex(new ConfigReader(await readJson(path), path));
+  const at = (component: string) => join(dir, component);
+  const scheduler =
+    options.scheduler ?? schedulerFromConfig((await readJson(join(at('scheduler'), 'scheduler_config.json'))) as never);
+  const tokenizer = options.tokenizer ?? (await CLIPTokenizer.fromPretrained(at('tokenizer')));
+  checkAborted(signal, 'loading');
+  await ensureBackend(options.backend);
+  const common = { dtype: usableType(options.dtype ?? 'float32'), variant, attention, signal };
+  const progressOf = (component: string) =>
+    onProgress && ((loaded: number, total: number) => onProgress({ stage: 'load', component, loaded, total }));
+  const loaded: { dispose(): void }[] = [];
+  const keep = async <T extends { dispose(): void }>(given: T | undefined, load: () => Promise<T>): Promise<T> => {
+    if (given) {
+      return given;
+    }
+    const model = await load();
+    loaded.push(model);
+    return model;
+  };
+  try {
+    const textEncoder = await keep(options.textEncoder, () =>
+      CLIPTextModel.fromPretrained(at('text_encoder'), { ...common, onProgress: progressOf('text_encoder') }),
+    );
+    const unet = await keep(options.unet, () =>
+      UNet2DConditionModel.fromPretrained(at('unet'), { ...common, onProgress: progressOf('unet') }),
+    );
+    const vae = await keep(options.vae, () =>
+      AutoencoderKL.fromPretrained(at('vae'), { ...common, onProgress: progressOf('vae') }),
+    );
+    checkFit(textEncoder, unet, vae);
+    return { components: { tokenizer, textEncoder, unet, vae, scheduler }, modelName: nameOf(idOrDir) };
+  } catch (error) {
+    for (const model of loaded) {
+      model.dispose();
+    }
+    throw error;
+  }
+}
+
+/** 'acme/tiny-shapes' and '/models/tiny-shapes/' are both tiny-shapes. */
+function nameOf(idOrDir: string): string {
+  return basename(idOrDir.replace(/[/\\]+$/, ''));
+}
+
+function checkFit(textEncoder: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL): void {
+  const { hiddenSize } = textEncoder.parsed;
+  const crossAttentionDim = unet.parsed.crossAttentionDim[0];
+  if (hiddenSize !== crossAttentionDim) {
+    throw new ConfigError(
+      `the text encoder gives ${hiddenSize} channels, but the UNet's cross_attention_dim is ${crossAttentionDim}; ` +
+        'they come from different checkpoints',
+    );
+  }
+  if (unet.parsed.inChannels !== vae.parsed.latentChannels) {
+    throw new ConfigError(
+      `text to picture needs a UNet with as many input channels as the VAE has latent channels ` +
+        `(${vae.parsed.latentChannels}), got ${unet.parsed.inChannels}: this is a checkpoint for another task`,
+    );
+  }
+}
+
+/** Writes every component and model_index.json into `dir`. */
+export async function saveStableDiffusionComponents(
+  components: StableDiffusionComponents,
+  dir: string,
+  options: { dtype?: 'F32' | 'F16' | 'BF16'; variant?: string },
+): Promise<void> {
+  const { tokenizer, textEncoder, unet, vae, scheduler } = components;
+  if (!(tokenizer instanceof CLIPTokenizer)) {
+    throw new InvalidArgumentError(
+      '[savePretrained] a tokenizer of transformers.js cannot be saved; load the pipeline with its own tokenizer',
+    );
+  }
+  await mkdir(dir, { recursive: true });
+  await tokenizer.savePretrained(join(dir, 'tokenizer'));
+  await textEncoder.savePretrained(join(dir, 'text_encoder'), options);
+  await unet.savePretrained(join(dir, 'unet'), options);
+  await vae.savePretrained(join(dir, 'vae'), options);
+  await mkdir(join(dir, 'scheduler'), { recursive: true });
+  await writeJson(join(dir, 'scheduler', 'scheduler_config.json'), scheduler.toConfig());
+  await writeJson(join(dir, 'model_index.json'), {
+    _class_name: 'StableDiffusionPipeline',
+    _diffusers_version: '0.40.0',
+    feature_extractor: [null, null],
+    image_encoder: [null, null],
+    requires_safety_checker: false,
+    safety_checker: [null, null],
+    scheduler: ['diffusers', scheduler.className],
+    text_encoder: ['transformers', 'CLIPTextModel'],
+    tokenizer: ['transformers', 'CLIPTokenizer'],
+    unet: ['diffusers', 'UNet2DConditionModel'],
+    vae: ['diffusers', 'AutoencoderKL'],
+  });
+}
