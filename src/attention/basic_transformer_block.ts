@@ -5,7 +5,8 @@ import { AttentionProjections } from './attention_projections.js';
 import type { CrossAttention } from './cross_attention.js';
 import { FeedForward } from './feed_forward.js';
 import type { KeyValueCache } from './key_value_cache.js';
-import { type AttentionName, createAttention } from './registry.js';
+import type { AttentionName, AttentionOptions } from './options.js';
+import { createAttention } from './registry.js';
 
 export interface TransformerBlockConfig {
   /** Channels of the hidden states. */
@@ -15,7 +16,7 @@ export interface TransformerBlockConfig {
   crossAttentionDim: number;
   /** The first attention, too, looks at the encoder hidden states (Stable Diffusion x4 upscaler). */
   onlyCrossAttention?: boolean;
-  attention: AttentionName;
+  attention: AttentionName | AttentionOptions;
 }
 
 export interface TransformerInputs {
@@ -50,9 +51,9 @@ export class BasicTransformerBlock {
   }
 
   /** Computes both attentions in another way from now on; the weights stay. */
-  setAttention(name: AttentionName): void {
-    this.attn1 = createAttention(name, this.attn1.projections);
-    this.attn2 = createAttention(name, this.attn2.projections);
+  setAttention(setting: AttentionName | AttentionOptions): void {
+    this.attn1 = createAttention(setting, this.attn1.projections);
+    this.attn2 = createAttention(setting, this.attn2.projections);
   }
 
   /** hiddenStates [B, N, dim] -> [B, N, dim]. */

@@ -1,8 +1,13 @@
 import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { mergeHeads, splitHeads } from '../ops/index.js';
+import { OutOfMemoryError } from '../errors.js';
 import type { AttentionProjections } from './attention_projections.js';
+import { type FreeMemory, freeMemory } from './free_memory.js';
 import type { KeyValueCache } from './key_value_cache.js';
+import { describeShortage } from './memory_shortage.js';
+import type { AttentionName, AttentionOptions } from './options.js';
+import { type AttentionShape, attentionShape, scoreBytes } from './score_matrix.js';
+import { wholeAttention } from './slices.js';
 
 export interface AttentionInputs {
   /** [B, Nk, crossAttentionDim]; the hidden states themselves when left out (self-attention). */
@@ -15,15 +20,38 @@ export interface AttentionInputs {
   cache?: KeyValueCache;
 }
 
+/** What a class is told about its options and about where it works. */
+export type AttentionClassOptions = Partial<AttentionOptions> & {
+  /** The VAE's attention has one head of all channels. Default 'unet'. */
+  place?: 'unet' | 'vae';
+};
+
+/** Below this, asking how much memory is free costs more than it can tell. */
+const ALWAYS_THERE = 16 * 2 ** 20;
+
 /**
  * Multi-head attention with the whole matrix of scores, [B, heads, N, Nk]; works for self- and cross-attention. The other
- * attention classes compute the same with less memory and override `attend`.
+ * attention classes compute the same with less memory and override `attend` and `requiredBytes`.
  * Source: diffusers/models/attention_processor.py (Attention, AttnProcessor).
  */
 export class CrossAttention {
-  constructor(readonly projections: AttentionProjections) {}
+  readonly attentionName: AttentionName = 'classic';
+  /** The class that the last call computed with: this one, or the one that 'auto' or 'sdp' took. */
+  taken: AttentionName | null = null;
+  private readonly askFreeMemory: FreeMemory | undefined;
 
-  /** hiddenStates [B, N, C] -> [B, N, C]. */
+  constructor(
+    readonly projections: AttentionProjections,
+    options: AttentionClassOptions = {},
+  ) {
+    this.askFreeMemory = options.freeMemory;
+  }
+
+  /**
+   * hiddenStates [B, N, C] -> [B, N, C].
+   *
+   * @throws OutOfMemoryError when the scores need more memory than is free
+   */
   forward(hiddenStates: Tensor3D, inputs: AttentionInputs = {}): Tensor3D {
     const { encoderHiddenStates, bias, residual, cache } = inputs;
     const { projections } = this;
@@ -45,16 +73,36 @@ export class CrossAttention {
    * @param v [B, Nk, heads * d]
    * @returns [B, N, heads * d]
    */
-  protected attend(q: Tensor3D, k: Tensor3D, v: Tensor3D, bias?: Tensor): Tensor3D {
+  attend(q: Tensor3D, k: Tensor3D, v: Tensor3D, bias?: Tensor): Tensor3D {
     const { heads, scale } = this.projections;
-    const scores = tf.mul(tf.matMul(splitHeads(q, heads), keysTransposed(k, heads)), scale);
-    const weights = tf.softmax(bias ? tf.add(scores, bias) : scores);
-    return mergeHeads(tf.matMul(weights, splitHeads(v, heads)) as tf.Tensor4D);
+    this.checkMemory(attentionShape(q, k, heads));
+    return wholeAttention({ q, k, v, bias, heads, scale });
   }
-}
 
-/** [B, Nk, heads * d] -> [B, heads, d, Nk], which backends multiply faster than a transposed operand. */
-function keysTransposed(k: Tensor3D, heads: number): Tensor {
-  const [b, n, c] = k.shape;
-  return tf.transpose(tf.reshape(k, [b, n, heads, c / heads]), [0, 2, 3, 1]);
+  /**
+   * The formula of this class: bytes of all matrices of scores that it holds at the same time. What grows with the
+   * number of tokens and not with its square (queries, keys, values and the output by head) comes on top.
+   */
+  requiredBytes(shape: AttentionShape): number {
+    return scoreBytes(shape) * 2;
+  }
+
+  /** Bytes that are free now. */
+  protected freeMemory(): number {
+    return (this.askFreeMemory ?? freeMemory)();
+  }
+
+  /** Throws before an allocation that cannot succeed, and notes that this class computes the call. */
+  protected checkMemory(shape: AttentionShape): void {
+    this.taken = this.attentionName;
+    const required = this.requiredBytes(shape);
+    if (required <= ALWAYS_THERE && !this.askFreeMemory) {
+      return;
+    }
+    const free = this.freeMemory();
+    if (required > free) {
+      const fits = (candidate: AttentionShape) => this.requiredBytes(candidate) <= free;
+      throw new OutOfMemoryError(describeShortage(this.attentionName, shape, required, free, fits));
+    }
+  }
 }

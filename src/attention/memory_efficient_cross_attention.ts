@@ -1,20 +1,40 @@
 import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
+import { defaultBlocks } from '../ops/attention_blocks.js';
+import { hasKernel } from '../ops/fused.js';
 import { type Implementation, memoryEfficientAttentionTokens } from '../ops/index.js';
 import type { AttentionProjections } from './attention_projections.js';
-import { CrossAttention } from './cross_attention.js';
+import { type AttentionClassOptions, CrossAttention } from './cross_attention.js';
+import type { AttentionName } from './options.js';
+import type { AttentionShape } from './score_matrix.js';
+
+/** Whether the active backend computes memory-efficient attention in one kernel. */
+export function hasFusedAttention(): boolean {
+  return hasKernel('MemoryEfficientAttention');
+}
 
 /** CrossAttention by one op that never holds the matrix of scores, as xFormers' memory_efficient_attention does. */
 export class MemoryEfficientCrossAttention extends CrossAttention {
-  /** @param attentionOp which implementation of the op: 'native', 'composed', or 'auto' for the faster one there is */
-  constructor(
-    projections: AttentionProjections,
-    readonly attentionOp: Implementation = 'auto',
-  ) {
-    super(projections);
+  override readonly attentionName: AttentionName = 'memory-efficient';
+  /** Which implementation of the op: 'native', 'composed', or 'auto' for the faster one there is. */
+  readonly attentionOp: Implementation;
+
+  constructor(projections: AttentionProjections, options: AttentionClassOptions = {}) {
+    super(projections, options);
+    this.attentionOp = options.attentionOp ?? 'auto';
   }
 
-  protected override attend(q: Tensor3D, k: Tensor3D, v: Tensor3D, bias?: Tensor): Tensor3D {
+  override attend(q: Tensor3D, k: Tensor3D, v: Tensor3D, bias?: Tensor): Tensor3D {
     const { heads, scale } = this.projections;
+    this.taken = this.attentionName;
     return memoryEfficientAttentionTokens(q, k, v, heads, { scale, bias, impl: this.attentionOp });
+  }
+
+  /** The kernel holds no scores in tensors; the composition holds two blocks of them, whatever the number of tokens. */
+  override requiredBytes(shape: AttentionShape): number {
+    if (this.attentionOp !== 'composed' && hasFusedAttention()) {
+      return 0;
+    }
+    const block = defaultBlocks(shape);
+    return super.requiredBytes({ ...shape, queries: block.query, keys: block.key });
   }
 }

@@ -1,39 +1,41 @@
-import { InvalidArgumentError } from '../errors.js';
 import type { AttentionProjections } from './attention_projections.js';
-import { CrossAttention } from './cross_attention.js';
+import { AutoAttention } from './auto_attention.js';
+import { type AttentionClassOptions, CrossAttention } from './cross_attention.js';
+import { DoggettxAttention } from './doggettx_attention.js';
+import { InvokeaiAttention } from './invokeai_attention.js';
 import { MemoryEfficientCrossAttention } from './memory_efficient_cross_attention.js';
+import { type AttentionName, type AttentionOptions, resolveAttention } from './options.js';
+import { SdpAttention } from './sdp_attention.js';
+import { SdpNoMemAttention } from './sdp_no_mem_attention.js';
+import { SlicedAttention } from './sliced_attention.js';
+import { SplitV1Attention } from './split_v1_attention.js';
+import { SubQuadraticAttention } from './sub_quadratic_attention.js';
 
-type AttentionClass = new (projections: AttentionProjections) => CrossAttention;
+type AttentionClass = new (projections: AttentionProjections, options?: AttentionClassOptions) => CrossAttention;
 
-const CLASSES = {
+const CLASSES: Readonly<Record<AttentionName, AttentionClass>> = {
   classic: CrossAttention,
+  sliced: SlicedAttention,
+  'split-v1': SplitV1Attention,
+  doggettx: DoggettxAttention,
+  invokeai: InvokeaiAttention,
+  'sub-quadratic': SubQuadraticAttention,
   'memory-efficient': MemoryEfficientCrossAttention,
-} satisfies Record<string, AttentionClass>;
+  sdp: SdpAttention,
+  'sdp-no-mem': SdpNoMemAttention,
+  auto: AutoAttention,
+};
 
-const ALIASES: Record<string, keyof typeof CLASSES> = { xformers: 'memory-efficient', auto: 'memory-efficient' };
+/** Classes whose originals replace the UNet's attention only; the VAE then computes as 'classic'. */
+const UNET_ONLY: ReadonlySet<AttentionName> = new Set<AttentionName>(['sliced', 'split-v1', 'invokeai']);
 
-/** Every name that an attention option takes. */
-export const ATTENTION_NAMES: readonly string[] = [...Object.keys(CLASSES), ...Object.keys(ALIASES)];
-
-export type AttentionName = keyof typeof CLASSES | 'xformers' | 'auto';
-
-/**
- * The attention to use: the option when given, else what USE_MEMORY_EFFICIENT_ATTENTION says (1: memory-efficient,
- * 0: classic), else 'auto'.
- *
- * @throws InvalidArgumentError for a name that is not one of ATTENTION_NAMES
- */
-export function resolveAttention(option?: string): AttentionName {
-  const variable = process.env.USE_MEMORY_EFFICIENT_ATTENTION;
-  const name = option ?? (variable ? (variable === '0' ? 'classic' : 'memory-efficient') : 'auto');
-  if (!ATTENTION_NAMES.includes(name)) {
-    throw new InvalidArgumentError(`[attention] '${name}' is not known, use one of: ${ATTENTION_NAMES.join(', ')}`);
-  }
-  return name as AttentionName;
-}
-
-/** Builds the named attention over the given weights. */
-export function createAttention(name: AttentionName, projections: AttentionProjections): CrossAttention {
-  const key = (ALIASES[name] ?? name) as keyof typeof CLASSES;
-  return new CLASSES[key](projections);
+/** Builds the chosen attention over the given weights, for the UNet or for the VAE's middle block. */
+export function createAttention(
+  setting: AttentionName | AttentionOptions,
+  projections: AttentionProjections,
+  place: 'unet' | 'vae' = 'unet',
+): CrossAttention {
+  const options = resolveAttention(setting);
+  const name = place === 'vae' && UNET_ONLY.has(options.name) ? 'classic' : options.name;
+  return new CLASSES[name](projections, { ...options, place });
 }

@@ -1,6 +1,7 @@
 import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { type AttentionSetting, resolveAttention } from '../attention/index.js';
+import { toPhysicalType } from '../backends/precision.js';
 import { InvalidArgumentError } from '../errors.js';
 import { ConfigReader } from '../loaders/config.js';
 import { Conv2d, Weights } from '../nn/index.js';
@@ -134,6 +135,11 @@ export class AutoencoderKL extends Model {
     this.decoder.midBlock.attention?.setAttention(resolved);
   }
 
+  /** Layers between float32 on the outside and the model's own type inside. */
+  private typed(...layers: ((x: Tensor4D) => Tensor4D)[]): ((x: Tensor4D) => Tensor4D)[] {
+    return [(x) => toPhysicalType(x, this.dtype), ...layers, (x) => toPhysicalType(x, 'float32')];
+  }
+
   /**
    * Picture to latents.
    *
@@ -147,7 +153,7 @@ export class AutoencoderKL extends Model {
       );
     }
     const quant = this.quantConv ? [(x: Tensor4D) => this.quantConv!.forward(x)] : [];
-    const moments = chain(image, (x) => this.encoder.forward(x), ...quant);
+    const moments = chain(image, ...this.typed((x) => this.encoder.forward(x), ...quant));
     const distribution = new DiagonalGaussianDistribution(moments);
     moments.dispose();
     return distribution;
@@ -166,6 +172,6 @@ export class AutoencoderKL extends Model {
       );
     }
     const quant = this.postQuantConv ? [(x: Tensor4D) => this.postQuantConv!.forward(x)] : [];
-    return chain(latents, ...quant, (x) => this.decoder.forward(x));
+    return chain(latents, ...this.typed(...quant, (x) => this.decoder.forward(x)));
   }
 }

@@ -6,6 +6,7 @@ import {
   type KeyValueCache,
   resolveAttention,
 } from '../attention/index.js';
+import { toPhysicalType } from '../backends/precision.js';
 import { InvalidArgumentError } from '../errors.js';
 import { Conv2d, Embedding, GroupNorm, Linear, Weights } from '../nn/index.js';
 import { silu, timestepEmbedding } from '../ops/index.js';
@@ -175,16 +176,16 @@ export class UNet2DConditionModel extends Model {
   ): Tensor4D {
     this.checkInputs(sample, encoderHiddenStates);
     return tf.tidy(() => {
-      const temb = this.timeAndClass(sample.shape[0], timestep, inputs);
+      const temb = toPhysicalType(this.timeAndClass(sample.shape[0], timestep, inputs), this.dtype);
       const mask = inputs.encoderAttentionMask;
       const blockInputs: BlockInputs = {
         temb: this.parsed.resnetSkipTimeAct ? temb : silu(temb),
-        encoderHiddenStates,
+        encoderHiddenStates: toPhysicalType(encoderHiddenStates, this.dtype),
         encoderAttentionBias: mask ? tf.mul(tf.sub(1, tf.reshape(mask, [mask.shape[0], 1, 1, -1])), -10000) : undefined,
         cache: inputs.cache,
       };
       const centered = this.parsed.centerInputSample ? (tf.sub(tf.mul(sample, 2), 1) as Tensor4D) : sample;
-      let state = this.convIn.forward(centered);
+      let state = this.convIn.forward(toPhysicalType(centered, this.dtype));
       const skips = [state];
       for (const block of this.downBlocks) {
         skips.push(...block.forward(state, blockInputs));
@@ -194,7 +195,7 @@ export class UNet2DConditionModel extends Model {
       for (const block of this.upBlocks) {
         state = block.forward(state, skips, blockInputs);
       }
-      return this.convOut.forward(this.convNormOut.forward(state, 'silu'));
+      return toPhysicalType(this.convOut.forward(this.convNormOut.forward(state, 'silu')), 'float32');
     });
   }
 

@@ -24,14 +24,20 @@ const SCORES_PER_BLOCK = 1 << 20;
 const KEYS_PER_BLOCK = 1024;
 
 /** A block of scores keeps a bounded number of elements whatever the number of tokens. */
-export function defaultBlocks(q: Tensor4D, k: Tensor4D): AttentionBlocks {
-  const [batch, heads, queries] = q.shape;
-  const key = Math.min(k.shape[2], KEYS_PER_BLOCK);
+export function defaultBlocks(shape: { batch: number; heads: number; queries: number; keys: number }): AttentionBlocks {
+  const { batch, heads, queries, keys } = shape;
+  const key = Math.min(keys, KEYS_PER_BLOCK);
   const query = Math.max(16, Math.floor(SCORES_PER_BLOCK / (batch * heads * key)));
   return { query: Math.min(query, queries), key };
 }
 
-interface Range {
+function blocksOf(q: Tensor4D, k: Tensor4D): AttentionBlocks {
+  const [batch, heads, queries] = q.shape;
+  return defaultBlocks({ batch, heads, queries, keys: k.shape[2] });
+}
+
+/** Tokens [begin, begin + size). */
+export interface Range {
   begin: number;
   size: number;
 }
@@ -53,7 +59,8 @@ function tokens<T extends Tensor>(x: T, { begin, size }: Range): T {
   return tf.slice(x, begins, [-1, -1, size, ...new Array<number>(rest).fill(-1)]) as T;
 }
 
-function biasBlock(bias: Tensor4D, rows: Range, columns: Range): Tensor4D {
+/** The part of a bias that belongs to some queries and keys; axes of size 1 stay. */
+export function biasBlock(bias: Tensor4D, rows: Range, columns: Range): Tensor4D {
   const along = (axis: number, range: Range) => (bias.shape[axis] === 1 ? { begin: 0, size: 1 } : range);
   const [r, c] = [along(2, rows), along(3, columns)];
   return tf.slice(bias, [0, 0, r.begin, c.begin], [-1, -1, r.size, c.size]);
@@ -62,10 +69,28 @@ function biasBlock(bias: Tensor4D, rows: Range, columns: Range): Tensor4D {
 // Backends multiply plain matrices fastest, so keys are transposed once and scores never need a transposed operand.
 const transposed = (x: Tensor4D) => tf.transpose(x, [0, 1, 3, 2]) as Tensor4D;
 
-/** Scaled, biased scores of one block: [B, heads, rows, columns]. */
-function scores(q: Tensor4D, kT: Tensor4D, inputs: AttentionInputs, rows: Range, columns: Range): Tensor4D {
-  const s = tf.mul(tf.matMul(q, kT), inputs.scale);
-  return (inputs.bias ? tf.add(s, biasBlock(inputs.bias, rows, columns)) : s) as Tensor4D;
+/** x is not needed any more once f has used it, so that at most two blocks of scores exist at a time. */
+function replace(x: Tensor, f: (x: Tensor) => Tensor): Tensor4D {
+  const y = f(x);
+  x.dispose();
+  return y as Tensor4D;
+}
+
+/** Biased scores of one block of scaled queries: [B, heads, rows, columns]. */
+function scores(q: Tensor4D, kT: Tensor4D, bias: Tensor4D | undefined, rows: Range, columns: Range): Tensor4D {
+  const s = tf.matMul(q, kT) as Tensor4D;
+  return bias ? replace(s, (x) => tf.add(x, biasBlock(bias, rows, columns))) : s;
+}
+
+/** The result does not depend on these numbers (they shift scores and are taken out again): no gradient flows here. */
+function constant(f: () => Tensor): Tensor {
+  return tf.customGrad(() => ({ value: f(), gradFunc: () => [] }))();
+}
+
+/** Gives a bias all four axes, which the blocks and kernels index. */
+export function bias4d(bias: Tensor): Tensor4D {
+  const leading: number[] = new Array(4 - bias.rank).fill(1);
+  return tf.reshape(bias, leading.concat(bias.shape) as Tensor4D['shape']);
 }
 
 /** -Infinity (no key seen yet, or all hidden) as 0, so that differences with it stay defined. */
@@ -83,16 +108,21 @@ interface Running {
 }
 
 function addBlock(state: Running | null, s: Tensor4D, v: Tensor4D): Running {
-  const blockMax = tf.max(s, -1, true);
-  const max = state ? tf.maximum(state.max, blockMax) : blockMax;
-  const shift = finiteOrZero(max);
-  const p = tf.exp(tf.sub(s, shift));
+  const max = constant(() => {
+    const blockMax = tf.max(s, -1, true);
+    return state ? tf.maximum(state.max, blockMax) : blockMax;
+  });
+  const shift = constant(() => finiteOrZero(max));
+  const p = replace(
+    replace(s, (x) => tf.sub(x, shift)),
+    tf.exp,
+  );
   const sum = tf.sum(p, -1, true);
   const out = tf.matMul(p, v);
   if (!state) {
     return { out, max, sum };
   }
-  const correction = tf.exp(tf.sub(state.max, shift));
+  const correction = constant(() => tf.exp(tf.sub(state.max, shift)));
   return {
     out: tf.add(tf.mul(state.out, correction), out),
     max,
@@ -102,21 +132,22 @@ function addBlock(state: Running | null, s: Tensor4D, v: Tensor4D): Running {
 
 /** Output [B, heads, Nq, dv] and log-sum-exp of the scores [B, heads, Nq]. */
 export function attentionForward(inputs: AttentionInputs, blocks?: AttentionBlocks): [Tensor4D, Tensor3D] {
-  const { q, k, v } = inputs;
-  const block = blocks ?? defaultBlocks(q, k);
+  const { q, k, v, bias, scale } = inputs;
+  const block = blocks ?? blocksOf(q, k);
   const keyRanges = ranges(k.shape[2], block.key);
   return tf.tidy(() => {
+    const scaled = tf.mul(q, scale) as Tensor4D;
     const kT = keyRanges.map((r) => transposed(tokens(k, r)));
     const outs: Tensor4D[] = [];
     const sums: Tensor3D[] = [];
     for (const rows of ranges(q.shape[2], block.query)) {
       const [out, lse] = tf.tidy(() => {
-        const qBlock = tokens(q, rows);
+        const qBlock = tokens(scaled, rows);
         let state: Running | null = null;
         keyRanges.forEach((columns, j) => {
           const previous: Running | null = state;
           state = tf.tidy(
-            () => addBlock(previous, scores(qBlock, kT[j]!, inputs, rows, columns), tokens(v, columns)) as never,
+            () => addBlock(previous, scores(qBlock, kT[j]!, bias, rows, columns), tokens(v, columns)) as never,
           );
           if (previous) {
             tf.dispose(previous as unknown as tf.TensorContainer);
@@ -124,7 +155,8 @@ export function attentionForward(inputs: AttentionInputs, blocks?: AttentionBloc
         });
         const { out, max, sum } = state! as Running;
         // a row whose keys are all hidden has sum 0: it gives 0 and a log-sum-exp of -Infinity
-        const safe = tf.where(tf.equal(sum, 0), tf.onesLike(sum), sum);
+        const empty = constant(() => tf.equal(sum, 0));
+        const safe = tf.where(empty, tf.onesLike(sum), sum);
         return [tf.div(out, safe), tf.squeeze(tf.add(max, tf.log(safe)), [3])] as [Tensor4D, Tensor3D];
       });
       outs.push(out);
@@ -141,12 +173,13 @@ function concatTokens<T extends Tensor>(parts: T[]): T {
 interface BlockGradient {
   /** Weights exp(score - lse) [B, heads, rows, columns]. */
   p: Tensor4D;
-  /** Gradient of the scores before the scale, like p. */
+  /** Gradient of the scores, like p. */
   ds: Tensor4D;
 }
 
 interface BackwardRow {
   rows: Range;
+  /** Scaled queries. */
   q: Tensor4D;
   dy: Tensor4D;
   lse: Tensor;
@@ -158,7 +191,7 @@ function backwardRow(dy: Tensor4D, inputs: AttentionInputs, out: Tensor4D, lse: 
   const dyBlock = tokens(dy, rows);
   return {
     rows,
-    q: tokens(inputs.q, rows),
+    q: tf.mul(tokens(inputs.q, rows), inputs.scale) as Tensor4D,
     dy: dyBlock,
     lse: finiteOrZero(tf.expandDims(tokens(lse, rows), 3)),
     delta: tf.sum(tf.mul(dyBlock, tokens(out, rows)), -1, true),
@@ -172,8 +205,14 @@ function blockGradient(
   inputs: AttentionInputs,
   columns: Range,
 ): BlockGradient {
-  const p = tf.exp(tf.sub(scores(row.q, kT, inputs, row.rows, columns), row.lse)) as Tensor4D;
-  const ds = tf.mul(p, tf.sub(tf.matMul(row.dy, vT), row.delta)) as Tensor4D;
+  const p = replace(
+    replace(scores(row.q, kT, inputs.bias, row.rows, columns), (s) => tf.sub(s, row.lse)),
+    tf.exp,
+  );
+  const ds = replace(
+    replace(tf.matMul(row.dy, vT), (x) => tf.sub(x, row.delta)),
+    (x) => tf.mul(p, x),
+  );
   return { p, ds };
 }
 
@@ -186,7 +225,7 @@ export function attentionBackward(
   blocks?: AttentionBlocks,
 ): [Tensor4D, Tensor4D, Tensor4D] {
   const { q, k, v, scale } = inputs;
-  const block = blocks ?? defaultBlocks(q, k);
+  const block = blocks ?? blocksOf(q, k);
   const keyRanges = ranges(k.shape[2], block.key);
   return tf.tidy(() => {
     const keys = keyRanges.map((columns) => tokens(k, columns));
@@ -205,7 +244,7 @@ export function attentionBackward(
             const part = tf.mul(tf.matMul(ds, keys[j]!), scale);
             return [
               sum ? tf.add(sum, part) : part,
-              tf.add(dk[j]!, tf.mul(tf.matMul(transposed(ds), row.q), scale)),
+              tf.add(dk[j]!, tf.matMul(transposed(ds), row.q)),
               tf.add(dv[j]!, tf.matMul(transposed(p), row.dy)),
             ] as [Tensor, Tensor, Tensor];
           });
@@ -232,7 +271,7 @@ export function biasGradient(
   blocks?: AttentionBlocks,
 ): Tensor4D {
   const { q, k, v, bias } = inputs;
-  const block = blocks ?? defaultBlocks(q, k);
+  const block = blocks ?? blocksOf(q, k);
   const keyRanges = ranges(k.shape[2], block.key);
   const [batch, heads, biasRows, biasColumns] = bias!.shape;
   const sumTo = (x: Tensor, axis: number, size: number) => (size === 1 ? tf.sum(x, axis, true) : x);

@@ -1,6 +1,7 @@
 import type { NamedAttrMap, NamedTensorMap, Tensor } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { BackendError } from '../errors.js';
+import { nestedGradients } from './nested_gradients.js';
 
 /**
  * Which form of a fused op runs: the active backend's own kernel ('native'), the composition of plain tfjs ops
@@ -57,8 +58,7 @@ export function runFused<I extends Record<string, Tensor | undefined>>(
     const inputs = args.slice(0, names.length) as Tensor[];
     save(inputs);
     const value = tf.engine().runKernel(op.kernel, named(inputs) as unknown as NamedTensorMap, op.attrs) as Tensor;
-    const gradFunc = (dy: Tensor, saved: Tensor[]) =>
-      tf.grads((...xs: Tensor[]) => op.composed(named(xs)))(saved, dy) as Tensor[];
+    const gradFunc = (dy: Tensor, saved: Tensor[]) => nestedGradients(() => op.composed(named(saved)), saved, dy);
     return { value, gradFunc };
   });
   return withGradient(...tensors);

@@ -6,6 +6,7 @@ import {
   type AttentionInputs,
   attentionBackward,
   attentionForward,
+  bias4d,
   biasGradient,
 } from './attention_blocks.js';
 import { type Implementation, useKernel } from './fused.js';
@@ -108,12 +109,6 @@ function checkShapes(q: Tensor4D, k: Tensor4D, v: Tensor4D, bias?: Tensor): void
 }
 
 type Operands = { q: Tensor; k: Tensor; v: Tensor; bias?: Tensor; scale: number };
-
-/** Gives the bias all four axes, which the blocks and kernels index. */
-function bias4d(bias: Tensor): Tensor4D {
-  const leading: number[] = new Array(4 - bias.rank).fill(1);
-  return tf.reshape(bias, leading.concat(bias.shape) as Tensor4D['shape']);
-}
 
 /** tf.customGrad over q, k, v and, when given, the bias; `gradients` gets what `forward` returned as second item. */
 function withGradient(
