@@ -1,0 +1,56 @@
+#include "core/tensor.h"
+
+namespace td {
+
+const char* name_of(DType type) {
+  switch (type) {
+    case DType::f32:
+      return "float32";
+    case DType::bf16:
+      return "bfloat16";
+    case DType::f16:
+      return "float16";
+    case DType::i32:
+      return "int32";
+    default:
+      return "bool";
+  }
+}
+
+std::string Shape::text() const {
+  std::ostringstream out;
+  out << '[';
+  for (int i = 0; i < rank; ++i) out << (i ? "," : "") << dims[i];
+  out << ']';
+  return out.str();
+}
+
+Storage::Storage(DType type, int64_t count) : dtype(type), elements(count) {
+  plain = std::make_shared<Buffer>(static_cast<size_t>(count) * size_of(type));
+}
+
+BufferPtr Storage::plain_buffer() const {
+  if (plain) return plain;
+  auto buffer = std::make_shared<Buffer>(static_cast<size_t>(elements) * size_of(dtype));
+  packed->unpack(buffer->data());
+  return buffer;
+}
+
+Tensor Tensor::empty(DType type, const Shape& shape) {
+  int64_t count = 1;
+  for (int i = 0; i < shape.rank; ++i) {
+    require(shape.dims[i] >= 0, "shape ", shape.text(), " has a negative dimension");
+    require(!__builtin_mul_overflow(count, shape.dims[i], &count) && count < (int64_t{1} << 44), "shape ", shape.text(),
+            " is too large");
+  }
+  return Tensor(std::make_shared<Storage>(type, count), shape);
+}
+
+std::string Tensor::text() const { return storage ? std::string(name_of(dtype())) + shape.text() : "none"; }
+
+const void* Tensor::raw() const {
+  if (!held_) held_ = storage->plain_buffer();
+  return held_->data();
+}
+
+}  // namespace td

@@ -1,0 +1,3 @@
+#define TD_ISA base
+#define TD_ISA_NAME "baseline"
+#include "cpu/simd/loops.inc"

@@ -1,0 +1,12 @@
+import { direct, type KernelDefinition } from './definition.js';
+
+/** The kernels of src/ops: what each computes stands there, beside its composed twin. */
+export const fused: KernelDefinition[] = [
+  direct('MemoryEfficientAttention', ['q', 'k', 'v', 'bias'], 'several'),
+  direct('MemoryEfficientAttentionGrad', ['dy', 'q', 'k', 'v', 'out', 'lse', 'bias'], 'several'),
+  direct('GroupNorm', ['x', 'gamma', 'beta']),
+  direct('LayerNorm', ['x', 'gamma', 'beta']),
+  direct('Linear', ['x', 'weight', 'bias', 'residual']),
+  direct('Conv2dFused', ['x', 'filter', 'bias', 'residual', 'timeEmbedding']),
+  direct('TimestepEmbedding', ['timesteps']),
+];
