@@ -4,8 +4,9 @@ const LATENT_PIXELS = 8;
 const STEP = 64;
 
 export function formatBytes(bytes: number): string {
-  const [unit, size] = bytes >= 2 ** 30 ? ['GB', 2 ** 30] : ['MB', 2 ** 20];
-  return `${(bytes / size).toPrecision(3)} ${unit}`;
+  const units = ['KB', 'MB', 'GB'];
+  const power = Math.min(3, Math.max(1, Math.floor(Math.log2(bytes) / 10)));
+  return `${(bytes / 1024 ** power).toPrecision(3)} ${units[power - 1]}`;
 }
 
 /** The shape with fewer tokens; keys follow the queries in self-attention, where both are the picture. */

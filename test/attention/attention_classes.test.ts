@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
-import '@tensorflow/tfjs-backend-cpu';
+import '@tensorflow/tfjs-backend-wasm';
 import { type AttentionOptions, CrossAttention, createAttention } from '../../src/attention/index.js';
 import { relativeL2 } from '../support/compare.js';
 import { type LayerShape, randomOperands, randomProjections } from './support.js';
@@ -40,7 +40,7 @@ const label = ({ freeMemory, ...rest }: AttentionOptions) =>
   JSON.stringify(rest) + (freeMemory ? ` with ${freeMemory()} bytes free` : '');
 
 beforeAll(async () => {
-  await tf.setBackend('cpu');
+  await tf.setBackend('wasm');
 });
 
 describe.each(settings.map((options) => [label(options), options] as const))('%s', (_, options) => {
