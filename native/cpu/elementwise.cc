@@ -40,7 +40,7 @@ void unary_kernel(Call& call) {
       return;
     }
     const Tensor floats = as_type(x, DType::f32);
-    float p0 = 0, p1 = 0;
+    float p0 = op == Unary::leaky_relu ? static_cast<float>(call.attributes.number("alpha")) : 0, p1 = 0;
     if (op == Unary::clip) {
       p0 = static_cast<float>(call.attributes.number("clipValueMin"));
       p1 = static_cast<float>(call.attributes.number("clipValueMax"));

@@ -48,6 +48,9 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
     if (dataId instanceof OneDnnData && dataId.owner === this && dataId.alive) return dataId;
     const known = this.foreign.get(dataId);
     if (known) return known;
+    if (dataId instanceof OneDnnData && tf.engine().state.tensorInfo.get(dataId)?.backend === this) {
+      throw new BackendError('[onednn] a tensor is used after its data was disposed');
+    }
     tf.engine().moveData(this, dataId);
     if (dataId instanceof OneDnnData && dataId.owner === this) return dataId;
     return this.foreign.get(dataId)!;
@@ -139,8 +142,8 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
     data.refCount--;
     if (!force && data.refCount > 0) return false;
     if (data.complex) {
-      this.disposeData(data.complex.real.dataId, true);
-      this.disposeData(data.complex.imag.dataId, true);
+      this.disposeData(data.complex.real.dataId);
+      this.disposeData(data.complex.imag.dataId);
       data.complex = null;
     }
     if (data.handle >= 0) this.addon.dispose(data.handle);

@@ -5,15 +5,15 @@ import type { Info, OneDnnBackend } from './backend.js';
 
 let cpu: MathBackendCPU | undefined;
 
-type Inputs = Record<string, Info | undefined> | Info[];
+type Inputs = Record<string, Info | Info[] | undefined> | Info[];
 
 /** Copies the numbers of a tensor to a backend of its own, which only this file uses. */
 function toCpu(info: Info, backend: OneDnnBackend, temporary: Info[]): Info {
   const { complex } = backend.data(info.dataId);
   let copy: Info;
   if (complex) {
-    const real = toCpu(complex.real, backend, temporary);
-    const imag = toCpu(complex.imag, backend, temporary);
+    const real = toCpu({ ...complex.real, shape: info.shape }, backend, temporary);
+    const imag = toCpu({ ...complex.imag, shape: info.shape }, backend, temporary);
     copy = tf.getKernel('Complex', 'cpu').kernelFunc({
       inputs: { real, imag } as unknown as tf.NamedTensorInfoMap,
       backend: cpu!,
@@ -23,7 +23,8 @@ function toCpu(info: Info, backend: OneDnnBackend, temporary: Info[]): Info {
     copy = cpu!.makeTensorInfo(info.shape, info.dtype, backend.readSync(info.dataId) as tf.TypedArray);
   }
   temporary.push(copy);
-  return copy;
+  // some kernels of the cpu backend read these two off their inputs as if they were tensors
+  return Object.assign(copy, { rank: info.shape.length, size: tf.util.sizeFromShape(info.shape) });
 }
 
 function fromCpu(info: Info, backend: OneDnnBackend): Info {
@@ -45,8 +46,11 @@ export function forward(
   if (!config) throw new BackendError(`[${name}] neither the native addon nor tfjs's cpu backend has this kernel`);
   cpu ??= new MathBackendCPU();
   const temporary: Info[] = [];
-  const copies = (Array.isArray(inputs) ? [] : {}) as Record<string, Info>;
-  for (const [key, info] of Object.entries(inputs)) if (info) copies[key] = toCpu(info, backend, temporary);
+  const copies = (Array.isArray(inputs) ? [] : {}) as Record<string, Info | Info[]>;
+  for (const [key, input] of Object.entries(inputs)) {
+    if (Array.isArray(input)) copies[key] = input.map((info) => toCpu(info, backend, temporary));
+    else if (input) copies[key] = toCpu(input, backend, temporary);
+  }
   const results = config.kernelFunc({
     inputs: copies as unknown as tf.NamedTensorInfoMap,
     backend: cpu,

@@ -7,7 +7,12 @@ import { type KernelArguments, type KernelDefinition, kernel } from './definitio
 const { backend_util } = tf;
 
 /** Attributes of the native convolution kernels, or undefined for a convolution that they do not do. */
-function geometry(xShape: number[], filterShape: number[], attrs: KernelArguments['attrs']): Attributes | undefined {
+function geometry(
+  xShape: number[],
+  filterShape: number[],
+  attrs: KernelArguments['attrs'],
+  dyShape?: number[],
+): Attributes | undefined {
   const dataFormat = backend_util.convertConv2DDataFormat(attrs.dataFormat ?? 'NHWC');
   const info = backend_util.computeConv2DInfo(
     xShape as [number, number, number, number],
@@ -27,7 +32,8 @@ function geometry(xShape: number[], filterShape: number[], attrs: KernelArgument
     info.inChannels === filterShape[2] &&
     length(info.inHeight, info.effectiveFilterHeight, info.strideHeight, top + bottom) === info.outHeight &&
     length(info.inWidth, info.effectiveFilterWidth, info.strideWidth, left + right) === info.outWidth;
-  if (!fits) return undefined;
+  const expected = [info.batchSize, info.outHeight, info.outWidth, info.outChannels];
+  if (!fits || (dyShape && !tf.util.arraysEqual(dyShape, expected))) return undefined;
   return {
     strides: [info.strideHeight, info.strideWidth],
     dilations: [info.dilationHeight, info.dilationWidth],
@@ -56,14 +62,14 @@ export const convolution: KernelDefinition[] = [
   }),
   kernel('Conv2DBackpropInput', (args) => {
     const { inputs, backend, attrs } = args;
-    const attributes = geometry(attrs.inputShape, inputs.filter!.shape, attrs);
+    const attributes = geometry(attrs.inputShape, inputs.filter!.shape, attrs, inputs.dy!.shape);
     if (!attributes || !allFloat(args)) return forward('Conv2DBackpropInput', args);
     const { inputShape } = attrs;
     return backend.run1('Conv2DBackpropInput', [inputs.dy, inputs.filter], { ...attributes, inputShape });
   }),
   kernel('Conv2DBackpropFilter', (args) => {
     const { inputs, backend, attrs } = args;
-    const attributes = geometry(inputs.x!.shape, attrs.filterShape, attrs);
+    const attributes = geometry(inputs.x!.shape, attrs.filterShape, attrs, inputs.dy!.shape);
     if (!attributes || !allFloat(args)) return forward('Conv2DBackpropFilter', args);
     const { filterShape } = attrs;
     return backend.run1('Conv2DBackpropFilter', [inputs.x, inputs.dy], { ...attributes, filterShape });

@@ -4,7 +4,7 @@ import { axesOf, type KernelArguments, type KernelDefinition, kernel } from './d
 
 function reduce(name: string, { inputs, backend, attrs }: KernelArguments): Info {
   const x = inputs.x!;
-  const axes = axesOf(attrs.axis, x.shape);
+  const axes = axesOf(attrs.reductionIndices ?? attrs.axis, x.shape);
   const result = backend.run1(name, [x], { axis: axes });
   return attrs.keepDims ? { ...result, shape: tf.backend_util.expandShapeToKeepDim(result.shape, axes) } : result;
 }
