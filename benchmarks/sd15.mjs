@@ -1,7 +1,7 @@
 // Stable Diffusion 1.5 sized work, ours and PyTorch's in turns on the same machine.
 //
 //   npm run bench -- sd15 [unet] [vae] [attention] [attention-backward] [--dtype float32,bfloat16] [--size 64] [--batch 2]
-//                    [--rounds 3] [--python PATH] [--backend onednn] [--threads 2] [--save FILE]
+//                    [--rounds 3] [--python PATH] [--backend onednn] [--threads 2] [--profile] [--save FILE]
 //
 // Without --python (or the variable PYTHON) only our side runs. PYTHON needs torch and diffusers.
 import { spawn } from 'node:child_process';
@@ -17,6 +17,7 @@ import {
   pickBackend,
   UNet2DConditionModel,
 } from '../dist/index.js';
+import { printProfile, profileKernels } from './profile.mjs';
 import { environment, formatSummary, residentMemory, saveJson, summary, time } from './support.mjs';
 
 const { values, positionals } = parseArgs({
@@ -29,6 +30,7 @@ const { values, positionals } = parseArgs({
     python: { type: 'string', default: process.env.PYTHON },
     backend: { type: 'string', default: 'auto' },
     threads: { type: 'string', default: String(cpus().length) },
+    profile: { type: 'boolean', default: false },
     save: { type: 'string' },
   },
 });
@@ -162,6 +164,9 @@ for (const work of works) {
           : null,
       };
       result.speedup = torch ? result.torch.median / result.ours.median : null;
+      if (values.profile) {
+        printProfile(await profileKernels(ours.f));
+      }
       ours.dispose();
       results.push(result);
       console.log(
