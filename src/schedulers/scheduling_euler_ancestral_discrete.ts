@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { f32, interpolate, linspace, sqrt32 } from './numeric.js';
+import { ancestralSplit } from './ancestral.js';
+import { f32, interpolate, linspace } from './numeric.js';
 import { flag, type OptionsOf } from './scheduler_config.js';
 import { NOISE_SCHEDULE_FIELDS, spacingFields } from './scheduler_fields.js';
 import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
@@ -49,11 +50,4 @@ export class EulerAncestralDiscreteScheduler extends SigmaScheduler<typeof FIELD
     this.endStep();
     return output;
   }
-}
-
-/** Noise level to step down to, and of the noise that is then added to arrive at `next`; float32. */
-export function ancestralSplit(sigma: number, next: number): { up: number; down: number } {
-  const [from, to] = [f32(sigma * sigma), f32(next * next)];
-  const up = sqrt32(f32(f32(to * f32(from - to)) / from));
-  return { up, down: sqrt32(f32(to - f32(up * up))) };
 }

@@ -84,7 +84,7 @@ export class EulerDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
 
   private customSchedule(given: readonly number[]): { sigmas: number[]; timesteps: number[] } {
     const sigmas = Array.from(given, f32);
-    return { sigmas, timesteps: this.timestepsOf(sigmas.slice(0, -1), log32) };
+    return { sigmas, timesteps: this.timestepsOf(sigmas.slice(0, -1), { weight: f32, result: (t) => t }) };
   }
 
   private schedule(steps: number, custom?: readonly number[]): { sigmas: number[]; timesteps: readonly number[] } {

@@ -19,6 +19,10 @@ export interface SchedulerOutput {
   prevSample: tf.Tensor;
   /** The clean sample that the model's output stands for, where the scheduler computes one. */
   predOriginalSample?: tf.Tensor;
+  /** LCM: the clean sample that its consistency function gives. */
+  denoised?: tf.Tensor;
+  /** TCD: the sample at the timestep that the noise is added from. */
+  predNoisedSample?: tf.Tensor;
 }
 
 /** Options of `step`; each scheduler takes those that its own documentation names and ignores the others. */
@@ -232,6 +236,11 @@ export abstract class SchedulerMixin<F extends Fields = Fields> {
     return this.settings.num_train_timesteps as number;
   }
 
+  /** Whether steps can be taken only after `setTimesteps`. */
+  protected get needsTimesteps(): boolean {
+    return true;
+  }
+
   protected updateConfig(entries: Readonly<Record<string, unknown>>): void {
     this.settings = Object.freeze({ ...this.settings, ...entries }) as ConfigOf<F>;
   }
@@ -266,11 +275,7 @@ export abstract class SchedulerMixin<F extends Fields = Fields> {
     accepted: readonly (keyof SetTimestepsOptions)[] = [],
   ): number {
     const where = `[${this.className}.setTimesteps]`;
-    const given = (Object.keys(options) as (keyof SetTimestepsOptions)[]).filter((key) => options[key] != null);
-    const refused = given.find((key) => !accepted.includes(key));
-    if (refused) {
-      throw new InvalidArgumentError(`${where} takes no ${refused}; pass the number of inference steps`);
-    }
+    const given = this.checkOptions(options, accepted);
     const lists = given.filter((key) => key === 'timesteps' || key === 'sigmas');
     if (lists.length + (steps == null ? 0 : 1) !== 1) {
       const choices = ['numInferenceSteps', ...accepted.filter((key) => key === 'timesteps' || key === 'sigmas')];
@@ -285,6 +290,21 @@ export abstract class SchedulerMixin<F extends Fields = Fields> {
       return list.length;
     }
     return this.checkCount(steps);
+  }
+
+  /** Names of the options given, all of them accepted ones. */
+  protected checkOptions(
+    options: SetTimestepsOptions,
+    accepted: readonly (keyof SetTimestepsOptions)[],
+  ): (keyof SetTimestepsOptions)[] {
+    const given = (Object.keys(options) as (keyof SetTimestepsOptions)[]).filter((key) => options[key] != null);
+    const refused = given.find((key) => !accepted.includes(key));
+    if (refused) {
+      throw new InvalidArgumentError(
+        `[${this.className}.setTimesteps] takes no ${refused}; pass the number of inference steps`,
+      );
+    }
+    return given;
   }
 
   protected checkCount(steps: unknown): number {
@@ -324,7 +344,7 @@ export abstract class SchedulerMixin<F extends Fields = Fields> {
 
   protected checkStep(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, channelFactor = 1): void {
     const where = `[${this.className}.step]`;
-    if (this.numInferenceSteps === null) {
+    if (this.needsTimesteps && this.numInferenceSteps === null) {
       throw new InvalidArgumentError(`${where} needs a schedule: call setTimesteps(numInferenceSteps) first`);
     }
     if (typeof timestep !== 'number' || Number.isNaN(timestep)) {

@@ -5,7 +5,7 @@ import { f32, log32, sqrt32 } from './numeric.js';
 import type { Fields } from './scheduler_config.js';
 import type { PredictionType } from './scheduler_fields.js';
 import { asList, perItem, SchedulerMixin } from './scheduling_utils.js';
-import { convertSigmas, type SigmaConversion, sigmaToT } from './sigmas.js';
+import { convertSigmas, type Precision, type SigmaConversion, sigmaToT } from './sigmas.js';
 import type { TimestepSpacing } from './timestep_spacing.js';
 
 interface SigmaConfig extends BetaOptions, SigmaConversion {
@@ -88,9 +88,9 @@ export abstract class SigmaScheduler<F extends Fields> extends SchedulerMixin<F>
   }
 
   /** Training steps, fractions, at which the trained schedule has these noise levels. */
-  protected timestepsOf(sigmas: readonly number[], log?: (x: number) => number): number[] {
+  protected timestepsOf(sigmas: readonly number[], precision?: Precision): number[] {
     const logSigmas = this.trainingSigmas().map(log32);
-    return sigmas.map((sigma) => sigmaToT(sigma, logSigmas, log));
+    return sigmas.map((sigma) => sigmaToT(sigma, logSigmas, precision));
   }
 
   /** The clean sample that the model's output stands for at a noise level. */

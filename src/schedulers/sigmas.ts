@@ -51,9 +51,18 @@ export function convertSigmas(
   return config.use_beta_sigmas ? betaSigmas(descending, steps, config) : undefined;
 }
 
+/** Roundings of `sigmaToT`: of its logarithms and weights, and of its result. The default is float64 throughout. */
+export interface Precision {
+  weight: (x: number) => number;
+  result: (x: number) => number;
+}
+
+const FLOAT64: Precision = { weight: (x) => x, result: (x) => x };
+
 /** The training step, a fraction, whose ascending `logSigmas` entry would be log(sigma) (`_sigma_to_t`). */
-export function sigmaToT(sigma: number, logSigmas: readonly number[], log: (x: number) => number = Math.log): number {
-  const logSigma = log(Math.max(sigma, 1e-10));
+export function sigmaToT(sigma: number, logSigmas: readonly number[], precision = FLOAT64): number {
+  const { weight, result } = precision;
+  const logSigma = weight(Math.log(Math.max(sigma, 1e-10)));
   let low = 0;
   for (let i = 0; i < logSigmas.length; i++) {
     if (logSigma - logSigmas[i]! >= 0) {
@@ -61,7 +70,7 @@ export function sigmaToT(sigma: number, logSigmas: readonly number[], log: (x: n
     }
   }
   low = Math.min(low, logSigmas.length - 2);
-  const weight = (logSigmas[low]! - logSigma) / (logSigmas[low]! - logSigmas[low + 1]!);
-  const w = Math.min(Math.max(weight, 0), 1);
-  return (1 - w) * low + w * (low + 1);
+  const [below, above] = [logSigmas[low]!, logSigmas[low + 1]!];
+  const w = Math.min(Math.max(weight(weight(below - logSigma) / weight(below - above)), 0), 1);
+  return result(result(weight(1 - w) * low) + result(w * (low + 1)));
 }

@@ -1,0 +1,122 @@
+import * as tf from '@tensorflow/tfjs-core';
+import { InvalidArgumentError } from '../errors.js';
+import { AlphaScheduler } from './alpha_scheduler.js';
+import { exp32, f32, log32, sqrt32 } from './numeric.js';
+import { choice, flag, number, type OptionsOf } from './scheduler_config.js';
+import {
+  BETA_SCHEDULES,
+  NOISE_SCHEDULE_FIELDS,
+  spacingFields,
+  THRESHOLDING_FIELDS,
+  VARIANCE_TYPES,
+} from './scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
+import { integerTimesteps } from './timestep_spacing.js';
+
+const FIELDS = {
+  ...NOISE_SCHEDULE_FIELDS,
+  ...THRESHOLDING_FIELDS,
+  ...spacingFields('leading'),
+  beta_schedule: choice<string>('linear', [...BETA_SCHEDULES, 'laplace', 'sigmoid']),
+  variance_type: choice('fixed_small', VARIANCE_TYPES),
+  clip_sample: flag(true),
+  clip_sample_range: number(1),
+  rescale_betas_zero_snr: flag(false),
+};
+
+/**
+ * Denoising diffusion probabilistic models (https://arxiv.org/abs/2006.11239; diffusers/schedulers/scheduling_ddpm.py).
+ * `setTimesteps` takes `timesteps`; `step` takes `generator`. Without `setTimesteps` it takes all the training steps.
+ */
+export class DDPMScheduler extends AlphaScheduler<typeof FIELDS> {
+  static override readonly className: string = 'DDPMScheduler';
+  static override readonly fields = FIELDS;
+  static override readonly shortNames = { ddpm: {} };
+
+  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+    super(options);
+  }
+
+  setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
+    this.checkPredictionType(['epsilon', 'sample', 'v_prediction']);
+    const steps = this.checkSteps(numInferenceSteps, options, ['timesteps']);
+    if (options.timesteps) {
+      this.checkDescending(options.timesteps);
+    } else {
+      this.checkNotAbove(steps, this.length);
+    }
+    this.resetLoop();
+    this.numInferenceSteps = steps;
+    this.timesteps = options.timesteps?.map(Math.trunc) ?? integerTimesteps(this.config, steps);
+  }
+
+  step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, options: StepOptions = {}): SchedulerOutput {
+    const channels = sample.shape.at(-1)!;
+    const learned = this.config.variance_type.startsWith('learned');
+    const splits = learned && modelOutput.shape.at(-1) === 2 * channels;
+    this.checkStep(modelOutput, timestep, sample, learned ? 2 : 1);
+    const alpha = this.alphaAt(timestep);
+    const alphaPrevious = this.alphaBefore(timestep);
+    const beta = f32(1 - alpha);
+    const currentAlpha = f32(alpha / alphaPrevious);
+    const currentBeta = f32(1 - currentAlpha);
+    return tf.tidy(() => {
+      const [output, predicted] = splits
+        ? (tf.split(modelOutput, 2, -1) as [tf.Tensor, tf.Tensor])
+        : [modelOutput, undefined];
+      const predOriginalSample = this.restrain(this.predictOriginal(output, sample, alpha));
+      const originalShare = f32(f32(sqrt32(alphaPrevious) * currentBeta) / beta);
+      const sampleShare = f32(f32(sqrt32(currentAlpha) * f32(1 - alphaPrevious)) / beta);
+      let prevSample: tf.Tensor = tf.add(tf.mul(originalShare, predOriginalSample), tf.mul(sampleShare, sample));
+      if (timestep > 0) {
+        const ratio = f32(f32(1 - alphaPrevious) / beta);
+        const variance = Math.max(f32(ratio * currentBeta), f32(1e-20));
+        const deviation = this.deviation(variance, currentBeta, predicted);
+        prevSample = tf.add(prevSample, tf.mul(deviation, this.noiseLike(output, options)));
+      }
+      return { prevSample, predOriginalSample };
+    });
+  }
+
+  protected override get needsTimesteps(): boolean {
+    return false;
+  }
+
+  private alphaBefore(timestep: number): number {
+    const index = this.timesteps.indexOf(timestep);
+    if (index === -1) {
+      return this.previousAlphaAt(this.timesteps[this.indexForTimestep(timestep)]!);
+    }
+    return this.previousAlphaAt(this.timesteps[index + 1] ?? -1);
+  }
+
+  /** Standard deviation of a step's noise, a number or, when the model predicts it, a tensor (`_get_variance`). */
+  private deviation(variance: number, currentBeta: number, predicted: tf.Tensor | undefined): number | tf.Tensor {
+    switch (this.config.variance_type) {
+      case 'fixed_small':
+        return sqrt32(variance);
+      case 'fixed_small_log':
+        return exp32(f32(0.5 * log32(variance)));
+      case 'fixed_large':
+        return sqrt32(currentBeta);
+      case 'fixed_large_log':
+        return sqrt32(log32(currentBeta));
+      case 'learned':
+        return tf.sqrt(predicted!);
+      default: {
+        const share = tf.div(tf.add(predicted!, 1), 2);
+        const logVariance = tf.add(tf.mul(share, log32(currentBeta)), tf.mul(tf.sub(1, share), log32(variance)));
+        return tf.exp(tf.mul(0.5, logVariance));
+      }
+    }
+  }
+
+  private checkDescending(timesteps: readonly number[]): void {
+    const disordered = timesteps.some((t, i) => i > 0 && t >= timesteps[i - 1]!);
+    if (disordered || timesteps[0]! >= this.length) {
+      throw new InvalidArgumentError(
+        `[${this.className}.setTimesteps] timesteps expects descending integers below ${this.length}, got [${timesteps}]`,
+      );
+    }
+  }
+}
