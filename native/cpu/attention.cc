@@ -75,11 +75,11 @@ const Kernels* kernels_of(AttentionIsa isa, AttentionType type) {
   }
 }
 
-// Keys per block: the block's K and V stay near 64 KiB, in reach of the first cache, and hold enough keys to pay for loading and storing
-// the running output once per block.
-int64_t key_block(const AttentionProblem& p, bool pairs) {
-  const int64_t bytes = (p.head_size + p.value_size) * (pairs ? 2 : 4);
-  int64_t block = (64 * 1024 / bytes) / 16 * 16;
+// Keys per block: enough to pay for loading and storing the running output once per block, while the block's K and V stay in the second
+// cache. Depends on the head sizes alone, so that results do not depend on the number of threads.
+int64_t key_block(const AttentionProblem& p) {
+  const int64_t key_bytes = (p.head_size + p.value_size) * 4;
+  int64_t block = 512 * 1024 / key_bytes / 16 * 16;
   if (block < 32) block = 32;
   if (block > 128) block = 128;
   return block;
@@ -118,19 +118,15 @@ class AlignedFloats {
   float* data_;
 };
 
-bool uses_pairs(AttentionType type) { return type == AttentionType::bf16 && attention_isa() == AttentionIsa::avx512_bf16; }
-
 Blocking forward_blocking(const AttentionProblem& p, int threads) {
   Blocking b;
-  b.key_block = key_block(p, uses_pairs(p.type));
-  // Query tiles that share a packed block of keys: their state should stay in the second cache, and every thread should get work.
+  b.key_block = key_block(p);
+  // Query tiles that share a packed block of keys, so that keys are read and packed less often; every thread should still get work.
   const int64_t tile_bytes = (p.head_size + p.value_size) * kQueryTile * 4;
-  b.query_tiles = 256 * 1024 / tile_bytes;
   const int64_t tiles = divide_up(p.queries, kQueryTile);
-  const int64_t share = p.batch * p.heads * tiles / (4 * static_cast<int64_t>(threads));
-  if (b.query_tiles > share) b.query_tiles = share;
-  if (b.query_tiles > 8) b.query_tiles = 8;
-  if (b.query_tiles > tiles) b.query_tiles = tiles;
+  b.query_tiles = least(8, 1024 * 1024 / tile_bytes);
+  b.query_tiles = least(b.query_tiles, p.batch * p.heads * tiles / (4 * static_cast<int64_t>(threads)));
+  b.query_tiles = least(b.query_tiles, tiles);
   if (b.query_tiles < 1) b.query_tiles = 1;
   return b;
 }
@@ -235,7 +231,7 @@ void attention_backward(const AttentionProblem& p, const AttentionGradients& g, 
   if (!p.lse) fail("the backward pass needs the lse of the forward pass");
   threads = thread_count(threads);
   const Kernels& kernels = *kernels_of(attention_isa(), p.type);
-  const Blocking blocking = {key_block(p, uses_pairs(p.type)), 1};
+  const Blocking blocking = {key_block(p), 1};
   const int64_t heads = p.batch * p.heads;
   const bool keys = g.dk || g.dv, queries = g.dq;
 

@@ -181,9 +181,9 @@ class Backward {
   // scores_ = P and slopes_ = dS, both [key][query], and their pairs.
   void differentiate(const BackwardTask& task, int64_t q0, int64_t queries, int64_t k0, int64_t count) {
     const int64_t vectors = divide_up(queries, V::kWidth);
-    multiply<A, TileStore::assign>(
+    multiply_long<A, false>(
         {keys_, q_slots_, 1, query_columns_, kQueryTile, q_slots_, scores_, kQueryTile, nullptr}, count, vectors);
-    multiply<A, TileStore::assign>({values_, v_slots_, 1, dy_columns_, kQueryTile, v_slots_, slopes_, kQueryTile, nullptr}, count,
+    multiply_long<A, false>({values_, v_slots_, 1, dy_columns_, kQueryTile, v_slots_, slopes_, kQueryTile, nullptr}, count,
                                    vectors);
     if (p_.bias) {
       for (int64_t i = 0; i < kQueryTile; ++i) ignored_[i] = 0.0f;

@@ -34,10 +34,11 @@ class Forward {
       : p_(p),
         key_block_(b.key_block),
         q_slots_(divide_up(p.head_size, A::kPair)),
+        value_row_(unaliased_row(p.value_size)),
         factor_(std::fabs(p.scale)),
         exponent_factor_(p.bias ? kLog2E : std::fabs(p.scale) * kLog2E) {
     keys_ = scratch.take(key_block_ * q_slots_);
-    values_ = scratch.take(divide_up(key_block_, A::kPair) * p.value_size);
+    values_ = scratch.take(divide_up(key_block_, A::kPair) * value_row_);
     scores_ = scratch.take(key_block_ * kQueryTile);
     block_maximum_ = scratch.take(kQueryTile);
     shift_ = scratch.take(kQueryTile);
@@ -77,7 +78,7 @@ class Forward {
       const int64_t count = least(key_block_, p_.keys - k0);
       A::pack_rows(rows_of(p_.k, p_.type, p_.k_strides, task.batch, task.head, k0, count, p_.head_size), keys_, q_slots_);
       A::pack_row_pairs(rows_of(p_.v, p_.type, p_.v_strides, task.batch, task.head, k0, count, p_.value_size), values_,
-                        p_.value_size);
+                        value_row_);
       for (int64_t i = 0; i < tiles; ++i) attend(task, i, k0, count);
     }
     for (int64_t i = 0; i < tiles; ++i) finish(task, i);
@@ -109,15 +110,15 @@ class Forward {
     const TileOperands scores = {keys_,   q_slots_, 1,          t.queries,
                                  kQueryTile, q_slots_, scores_, kQueryTile, p_.bias ? nullptr : block_maximum_};
     if (p_.bias) {
-      multiply<A, TileStore::assign>(scores, count, vectors);
+      multiply_long<A, false>(scores, count, vectors);
       add_bias<V>(bias_tile(p_, task.batch, task.head, first_query(task, index), queries, k0, count), factor_, scores_,
                   block_maximum_, staging_);
     } else {
-      multiply<A, TileStore::assign_maximum>(scores, count, vectors);
+      multiply_long<A, true>(scores, count, vectors);
     }
     raise_maximum(t, vectors);
     exponentiate<A>(scores_, count, vectors, exponent_factor_, shift_, t.total);
-    const TileOperands values = {values_,    1,      p_.value_size, scores_, kQueryTile, divide_up(count, A::kPair),
+    const TileOperands values = {values_,    1,      value_row_, scores_, kQueryTile, divide_up(count, A::kPair),
                                  t.out, kQueryTile, nullptr};
     multiply<A, TileStore::add>(values, p_.value_size, vectors);
   }
@@ -159,6 +160,7 @@ class Forward {
   const AttentionProblem& p_;
   const int64_t key_block_;
   const int64_t q_slots_;
+  const int64_t value_row_;
   const float factor_;
   const float exponent_factor_;
   int64_t tile_floats_ = 0;

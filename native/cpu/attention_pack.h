@@ -16,6 +16,9 @@ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
+// Row length for operands read down a column: rows a multiple of 512 bytes apart would crowd into few sets of the first cache.
+inline int64_t unaliased_row(int64_t slots) { return slots % 128 == 0 ? slots + 16 : slots; }
+
 // Rows of one head: `count` tokens of `size` elements each.
 struct Rows {
   const void* data;

@@ -32,11 +32,9 @@ struct TileOperands {
   float* maximum;  // running maximum of each column
 };
 
-enum class TileStore {
-  assign,          // out = sum
-  assign_maximum,  // out = sum; maximum[col] = max(maximum[col], out[.][col]), ignoring NaN
-  add,             // out += sum; the block is summed apart from out, which keeps rounding errors from growing with N
-};
+// add: out += sum; the block is summed apart from out, which keeps rounding errors from growing with N.
+// maximum: maximum[col] = max(maximum[col], out[.][col]), ignoring NaN.
+enum class TileStore { assign, assign_maximum, add, add_maximum };
 
 template <class A, TileStore kStore, int kRows, int kCols>
 void tile(const TileOperands& t) {
@@ -63,8 +61,14 @@ void tile(const TileOperands& t) {
     a += a_step;
     b += b_step;
   }
-  float* out = t.out;
-  if constexpr (kStore == TileStore::assign_maximum) {
+  if constexpr (kStore == TileStore::add || kStore == TileStore::add_maximum) {
+    ATTENTION_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      ATTENTION_UNROLL
+      for (int c = 0; c < kCols; ++c) sum[r][c] = V::add(V::load(t.out + r * t.out_row + c * V::kWidth), sum[r][c]);
+    }
+  }
+  if constexpr (kStore == TileStore::assign_maximum || kStore == TileStore::add_maximum) {
     ATTENTION_UNROLL
     for (int c = 0; c < kCols; ++c) {
       typename V::F most = V::load(t.maximum + c * V::kWidth);
@@ -76,10 +80,7 @@ void tile(const TileOperands& t) {
   ATTENTION_UNROLL
   for (int r = 0; r < kRows; ++r) {
     ATTENTION_UNROLL
-    for (int c = 0; c < kCols; ++c) {
-      float* place = out + r * t.out_row + c * V::kWidth;
-      V::store(place, kStore == TileStore::add ? V::add(V::load(place), sum[r][c]) : sum[r][c]);
-    }
+    for (int c = 0; c < kCols; ++c) V::store(t.out + r * t.out_row + c * V::kWidth, sum[r][c]);
   }
 }
 
@@ -123,6 +124,29 @@ void multiply(const TileOperands& operands, int64_t rows, int64_t vectors) {
     t.b += count * V::kWidth;
     t.out += count * V::kWidth;
     if (t.maximum) t.maximum += count * V::kWidth;
+  }
+}
+
+// The same for long sums: cut into pieces whose part of b stays in the first cache.
+template <class A, bool kMaximum>
+void multiply_long(const TileOperands& operands, int64_t rows, int64_t vectors) {
+  constexpr TileStore kFirst = kMaximum ? TileStore::assign_maximum : TileStore::assign;
+  constexpr TileStore kLast = kMaximum ? TileStore::add_maximum : TileStore::add;
+  constexpr int64_t kPiece = 128;
+  const int64_t pieces = (operands.steps + kPiece - 1) / kPiece;
+  if (pieces == 1) return multiply<A, kFirst>(operands, rows, vectors);
+  TileOperands t = operands;
+  for (int64_t i = 0; i < pieces; ++i) {
+    t.steps = operands.steps / pieces + (i < operands.steps % pieces ? 1 : 0);
+    if (i == 0) {
+      multiply<A, TileStore::assign>(t, rows, vectors);
+    } else if (i + 1 < pieces) {
+      multiply<A, TileStore::add>(t, rows, vectors);
+    } else {
+      multiply<A, kLast>(t, rows, vectors);
+    }
+    t.a += t.steps * t.a_step;
+    t.b += t.steps * t.b_step;
   }
 }
 

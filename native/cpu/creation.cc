@@ -61,12 +61,12 @@ void timestep_embedding(Call& call) {
   const float scale = static_cast<float>(call.attributes.number("scale", 1));
   Tensor& y = call.output(DType::f32, {timesteps.shape[0], dim});
   float* out = y.mutable_data<float>();
-  const float step = static_cast<float>(-std::log(period));
   for (int64_t row = 0; row < timesteps.shape[0]; ++row, out += dim) {
     if (dim % 2) out[dim - 1] = 0.0f;
     for (int64_t i = 0; i < half; ++i) {
-      const float frequency = std::exp(step * static_cast<float>(i) / static_cast<float>(static_cast<double>(half) - shift));
-      const float angle = scale * (timesteps.data<float>()[row] * frequency);
+      const float exponent = static_cast<float>(static_cast<float>(-std::log(period) * i) / (half - shift));
+      const float frequency = static_cast<float>(std::exp(static_cast<double>(exponent)));
+      const float angle = timesteps.data<float>()[row] * frequency * scale;
       out[flip ? half + i : i] = std::sin(angle);
       out[flip ? i : half + i] = std::cos(angle);
     }

@@ -12,7 +12,8 @@ export {
 } from './types.js';
 
 /** The tfjs backends that this library knows how to start, fastest first. */
-export type BackendName = 'onednn' | 'tensorflow' | 'wasm' | 'cpu';
+export const BACKEND_NAMES = ['onednn', 'tensorflow', 'wasm', 'cpu'] as const;
+export type BackendName = (typeof BACKEND_NAMES)[number];
 
 const AUTOMATIC: readonly BackendName[] = ['onednn', 'wasm', 'cpu'];
 const MODULES: Partial<Record<BackendName, string>> = {

@@ -5,6 +5,11 @@ import type { Info, OneDnnBackend } from './backend.js';
 
 let cpu: MathBackendCPU | undefined;
 
+/** The cpu backend advises to install tfjs-node when it is first used; here it only helps out. */
+function quietCpu(): MathBackendCPU {
+  return Object.assign(new MathBackendCPU(), { firstUse: false });
+}
+
 type Inputs = Record<string, Info | Info[] | undefined> | Info[];
 
 /** Copies the numbers of a tensor to a backend of its own, which only this file uses. */
@@ -44,7 +49,7 @@ export function forward(
 ): Info | Info[] {
   const config = tf.getKernel(name, 'cpu');
   if (!config) throw new BackendError(`[${name}] neither the native addon nor tfjs's cpu backend has this kernel`);
-  cpu ??= new MathBackendCPU();
+  cpu ??= quietCpu();
   const temporary: Info[] = [];
   const copies = (Array.isArray(inputs) ? [] : {}) as Record<string, Info | Info[]>;
   for (const [key, input] of Object.entries(inputs)) {

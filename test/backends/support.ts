@@ -1,0 +1,28 @@
+import * as tf from '@tensorflow/tfjs-core';
+import { pickBackend } from '../../src/backends/index.js';
+import { loadAddon } from '../../src/backends/onednn/addon.js';
+import type { OneDnnBackend } from '../../src/backends/onednn/backend.js';
+
+/** Whether the native engine is built here; without it there is nothing to test. */
+export const hasNative = loadAddon().addon !== undefined;
+
+export async function startOneDnn(): Promise<OneDnnBackend> {
+  await pickBackend('onednn');
+  return tf.backend() as OneDnnBackend;
+}
+
+/** Reproducible numbers around 0 with a standard deviation near 1. */
+export function numbers(shape: number[], seed: number, scale = 1): tf.Tensor {
+  return tf.tidy(() => tf.mul(tf.randomNormal(shape, 0, 1, 'float32', seed), scale));
+}
+
+/** The same numbers on tfjs's cpu backend. */
+export async function onCpu<T>(work: () => T): Promise<T> {
+  const before = tf.getBackend();
+  await tf.setBackend('cpu');
+  try {
+    return work();
+  } finally {
+    await tf.setBackend(before);
+  }
+}
