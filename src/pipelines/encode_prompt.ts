@@ -3,6 +3,10 @@ import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
 import type { CLIPTextModel } from '../models/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
+import { applyEmphasis, padPromptChunks, tokenizeWeightedPrompt } from './prompt_syntax.js';
+
+/** 'a1111': (emphasis:1.3), [less], BREAK and prompts of any length; 'diffusers': the text as it is. */
+export type PromptSyntax = 'diffusers' | 'a1111';
 
 export interface EncodePromptInputs {
   prompt?: string | readonly string[];
@@ -13,6 +17,7 @@ export interface EncodePromptInputs {
   /** Whether the unconditional half is needed. */
   guidance: boolean;
   clipSkip?: number;
+  promptSyntax?: PromptSyntax;
 }
 
 /** Number of prompts that the inputs stand for. */
@@ -36,20 +41,63 @@ export function encodePrompt(tokenizer: Tokenizer, textEncoder: CLIPTextModel, i
   checkInputs(inputs);
   const { prompt, negativePrompt = '', promptEmbeds, negativePromptEmbeds, numImagesPerPrompt, guidance } = inputs;
   const prompts = promptCount(inputs);
-  const embed = (texts: readonly string[]): Tensor3D => {
-    const { inputIds, attentionMask } = tokenizer.tokenize(texts, { padding: 'max_length', truncation: true });
-    const mask = textEncoder.parsed.useAttentionMask ? attentionMask : undefined;
-    return textEncoder.forward(inputIds, { clipSkip: inputs.clipSkip, attentionMask: mask }).lastHiddenState;
-  };
   const list = (text: string | readonly string[]) => (typeof text === 'string' ? new Array(prompts).fill(text) : text);
+  const given = [
+    guidance ? (negativePromptEmbeds ?? list(negativePrompt)) : null,
+    promptEmbeds ?? list(prompt!),
+  ].filter((half) => half !== null);
   return tf.tidy(() => {
-    const positive = repeatEach(promptEmbeds ?? embed(list(prompt!)), numImagesPerPrompt);
-    if (!guidance) {
-      return tf.clone(positive);
+    // both halves are encoded together: in the web UI's syntax the longer one decides how many chunks there are
+    const texts = given.filter((half): half is string[] => Array.isArray(half)).flat();
+    const encoded = texts.length > 0 ? embedTexts(tokenizer, textEncoder, texts, inputs) : null;
+    let taken = 0;
+    const halves = given.map((half) => {
+      if (!Array.isArray(half)) {
+        return half as Tensor3D;
+      }
+      const [, tokens, size] = encoded!.shape;
+      taken += prompts;
+      return tf.slice(encoded!, [taken - prompts, 0, 0], [prompts, tokens, size]);
+    });
+    if (halves.length === 2 && `${halves[0]!.shape}` !== `${halves[1]!.shape}`) {
+      throw new InvalidArgumentError(
+        `[StableDiffusionPipeline] the embeddings of prompt [${halves[1]!.shape}] and negative prompt ` +
+          `[${halves[0]!.shape}] must have one shape`,
+      );
     }
-    const negative = repeatEach(negativePromptEmbeds ?? embed(list(negativePrompt)), numImagesPerPrompt);
-    return tf.concat([negative, positive], 0);
+    return tf.concat(
+      halves.map((half) => repeatEach(half, numImagesPerPrompt)),
+      0,
+    );
   });
+}
+
+/** [texts, tokens, D]; with the web UI's syntax as many tokens as the longest text's chunks have. */
+function embedTexts(
+  tokenizer: Tokenizer,
+  textEncoder: CLIPTextModel,
+  texts: readonly string[],
+  { clipSkip, promptSyntax }: EncodePromptInputs,
+): Tensor3D {
+  if (promptSyntax === 'a1111') {
+    const prompts = padPromptChunks(
+      tokenizer,
+      texts.map((text) => tokenizeWeightedPrompt(tokenizer, text).chunks),
+    );
+    const chunks = prompts.flat();
+    const { lastHiddenState } = textEncoder.forward(
+      chunks.map((chunk) => chunk.ids),
+      { clipSkip },
+    );
+    const weighted = applyEmphasis(
+      lastHiddenState,
+      chunks.map((chunk) => chunk.weights),
+    );
+    return tf.reshape(weighted, [texts.length, -1, weighted.shape[2]]);
+  }
+  const { inputIds, attentionMask } = tokenizer.tokenize(texts, { padding: 'max_length', truncation: true });
+  const mask = textEncoder.parsed.useAttentionMask ? attentionMask : undefined;
+  return textEncoder.forward(inputIds, { clipSkip, attentionMask: mask }).lastHiddenState;
 }
 
 function checkInputs(inputs: EncodePromptInputs): void {
@@ -73,10 +121,5 @@ function checkInputs(inputs: EncodePromptInputs): void {
   }
   if (Array.isArray(negativePrompt) && negativePrompt.length !== prompts) {
     fail(`expects one negative prompt for all or one for each of the ${prompts} prompts, got ${negativePrompt.length}`);
-  }
-  if (promptEmbeds && negativePromptEmbeds && `${promptEmbeds.shape}` !== `${negativePromptEmbeds.shape}`) {
-    fail(
-      `promptEmbeds [${promptEmbeds.shape}] and negativePromptEmbeds [${negativePromptEmbeds.shape}] must have one shape`,
-    );
   }
 }

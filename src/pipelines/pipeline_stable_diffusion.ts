@@ -1,6 +1,5 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { KeyValueCache } from '../attention/index.js';
 import { InvalidArgumentError } from '../errors.js';
 import { GeneratedImage } from '../images/index.js';
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../models/index.js';
@@ -12,7 +11,9 @@ import { Callable } from './callable.js';
 import { encodePrompt, promptCount } from './encode_prompt.js';
 import { type GenerationRecord, imageMetadata } from './generation_record.js';
 import { classifierFreeGuidance } from './guidance.js';
+import { type NegativeGuidanceOptions, noiseLevel, skipsUnconditional } from './negative_guidance.js';
 import { checkAborted, yieldToEventLoop } from './pipeline_utils.js';
+import { PromptState } from './prompt_state.js';
 import {
   type FromPretrainedOptions,
   loadStableDiffusionComponents,
@@ -64,7 +65,8 @@ export interface DenoisingInputs {
   /** [2B, tokens, D] with the negative half first when guidance is on, else [B, tokens, D]. */
   promptEmbeds: Tensor3D;
   guidance: boolean;
-  options: Pick<StableDiffusionOptions, 'guidanceScale' | 'guidanceRescale' | 'eta' | 'signal'>;
+  options: Pick<StableDiffusionOptions, 'guidanceScale' | 'guidanceRescale' | 'eta' | 'signal'> &
+    NegativeGuidanceOptions;
   generator: NoiseSource['generator'];
 }
 
@@ -161,7 +163,14 @@ export class StableDiffusionPipeline extends Callable<Draw> {
   ): Promise<StableDiffusionPipelineOutput<GeneratedImage[] | Tensor4D>> {
     const begin = performance.now();
     const { height, width } = this.size(options);
-    const { guidanceScale = 7.5, numImagesPerPrompt = 1, outputType = 'image', signal, clipSkip } = options;
+    const {
+      guidanceScale = 7.5,
+      numImagesPerPrompt = 1,
+      outputType = 'image',
+      signal,
+      clipSkip,
+      promptSyntax,
+    } = options;
     const { negativePrompt, promptEmbeds: givenEmbeds, negativePromptEmbeds } = options;
     checkAborted(signal, 'drawing');
     const guidance = guidanceScale > 1 && this.unet.parsed.timeCondProjDim === null;
@@ -173,6 +182,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       numImagesPerPrompt,
       guidance,
       clipSkip,
+      promptSyntax,
     };
     const pictures = promptCount(encodeInputs) * numImagesPerPrompt;
     const noise = noiseSource(options, Math.max(pictures, 1));
@@ -275,17 +285,21 @@ export class StableDiffusionPipeline extends Callable<Draw> {
   async *denoise(inputs: DenoisingInputs): AsyncGenerator<DenoisingStep, Tensor4D, StepDecision> {
     const { promptEmbeds, guidance, generator } = inputs;
     const { guidanceScale = 7.5, guidanceRescale = 0, eta = 0, signal } = inputs.options;
-    const cache = new KeyValueCache();
+    const prompts = new PromptState(promptEmbeds);
     const timestepCond = this.guidanceEmbedding(guidanceScale, promptEmbeds.shape[0]);
+    const { timesteps } = this.scheduler;
     let latents: Tensor4D | null = inputs.latents;
     try {
-      for (const [step, timestep] of this.scheduler.timesteps.entries()) {
+      for (const [step, timestep] of timesteps.entries()) {
         checkAborted(signal, 'drawing');
         const current: Tensor4D = latents;
+        const sigma = noiseLevel(this.scheduler, step);
+        const both = guidance && !skipsUnconditional(inputs.options, step, timesteps.length, sigma);
         const next = tf.tidy(() => {
-          const input = this.scheduler.scaleModelInput(guidance ? tf.concat([current, current], 0) : current, timestep);
-          const prediction = this.unet.forward(input as Tensor4D, timestep, promptEmbeds, { cache, timestepCond });
-          const noise = guidance ? classifierFreeGuidance(prediction, guidanceScale, guidanceRescale) : prediction;
+          const input = this.scheduler.scaleModelInput(both ? tf.concat([current, current], 0) : current, timestep);
+          const { embeds, cache } = guidance && !both ? prompts.conditional : prompts.all;
+          const prediction = this.unet.forward(input as Tensor4D, timestep, embeds, { cache, timestepCond });
+          const noise = both ? classifierFreeGuidance(prediction, guidanceScale, guidanceRescale) : prediction;
           return this.scheduler.step(noise, timestep, current, { generator, eta }).prevSample as Tensor4D;
         });
         current.dispose();
@@ -304,7 +318,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       latents = null;
       return result;
     } finally {
-      cache.dispose();
+      prompts.dispose();
       tf.dispose([timestepCond, latents] as Tensor[]);
       this.scheduler.dispose();
     }

@@ -1,6 +1,8 @@
 import type { Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
 import { TorchGenerator } from '../utils/torch_generator.js';
+import type { PromptSyntax } from './encode_prompt.js';
+import type { NegativeGuidanceOptions } from './negative_guidance.js';
 
 /** State of the denoising loop after a step. */
 export interface DenoisingStep {
@@ -25,7 +27,7 @@ export interface DenoisingProgress {
 }
 
 /** diffusers' options of StableDiffusionPipeline.__call__, in camelCase. */
-export interface StableDiffusionOptions {
+export interface StableDiffusionOptions extends NegativeGuidanceOptions {
   /** What the picture shall not show; one for all prompts or one each. Used with guidanceScale > 1. */
   negativePrompt?: string | readonly string[];
   /** Pixels, a multiple of the VAE's scale factor (8). Default: what the model was trained on. */
@@ -56,6 +58,8 @@ export interface StableDiffusionOptions {
   negativePromptEmbeds?: Tensor3D;
   /** Layers of the text encoder to leave out at the end. */
   clipSkip?: number;
+  /** How prompts are read: 'diffusers' (default) takes them as they are, cut at 77 tokens; 'a1111' as the web UI does. */
+  promptSyntax?: PromptSyntax;
   /** 'image': GeneratedImage objects (default); 'tensor': [B,H,W,3] in 0..1; 'latent': [B,h,w,4] before the VAE. */
   outputType?: OutputType;
   /** Called after every step; may return other latents or ask to stop. */
@@ -136,6 +140,18 @@ export function checkOptions(options: StableDiffusionOptions, height: number, wi
   expect(finite(options.guidanceScale), 'guidanceScale must be a number', options.guidanceScale);
   expect(finite(options.guidanceRescale), 'guidanceRescale must be a number', options.guidanceRescale);
   expect(finite(options.eta), 'eta must be a number from 0 to 1', options.eta);
+  const share = (value: number | undefined) => finite(value) && (value === undefined || (value >= 0 && value <= 1));
+  expect(share(options.skipEarlyCond), 'skipEarlyCond must be a number from 0 to 1', options.skipEarlyCond);
+  const { negativeGuidanceMinSigma: minSigma, negativeGuidanceSteps: which } = options;
+  expect(
+    minSigma === undefined || minSigma >= 0,
+    'negativeGuidanceMinSigma must be a noise level of at least 0',
+    minSigma,
+  );
+  const choices: readonly unknown[] = ['alternate', 'all', undefined];
+  expect(choices.includes(which), "negativeGuidanceSteps must be 'alternate' or 'all'", which);
+  const syntaxes: readonly unknown[] = ['diffusers', 'a1111', undefined];
+  expect(syntaxes.includes(options.promptSyntax), "promptSyntax must be 'diffusers' or 'a1111'", options.promptSyntax);
   const types: readonly unknown[] = ['image', 'tensor', 'latent', undefined];
   expect(types.includes(options.outputType), "outputType must be 'image', 'tensor' or 'latent'", options.outputType);
 }
