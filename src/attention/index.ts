@@ -28,3 +28,11 @@ export { SdpNoMemAttention } from './sdp_no_mem_attention.js';
 export { SlicedAttention } from './sliced_attention.js';
 export { SplitV1Attention } from './split_v1_attention.js';
 export { SubQuadraticAttention } from './sub_quadratic_attention.js';
+export {
+  applyTokenMerging,
+  type MapSize,
+  removeTokenMerging,
+  restartTokenMerging,
+  TokenMerging,
+  type TokenMergingOptions,
+} from './token_merging.js';

@@ -1,6 +1,7 @@
 import type { Tensor2D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { Conv2d, GroupNorm, Linear, type Weights } from '../nn/index.js';
+import { Conv2d, GroupNorm, Linear, type Parameter, type Weights } from '../nn/index.js';
+import { checkpoint } from '../ops/checkpoint.js';
 import { silu } from '../ops/index.js';
 
 export interface ResnetConfig {
@@ -25,8 +26,12 @@ export class ResnetBlock2D {
   private readonly convShortcut: Conv2d | null;
   private readonly scaleShift: boolean;
   private readonly outputScaleFactor: number;
+  private readonly parameters: readonly Parameter[];
+  /** Keep no intermediate tensors for the backward pass, which computes the block once more. */
+  checkpoint = false;
 
   constructor(w: Weights, config: ResnetConfig) {
+    const before = w.parameters.length;
     const { inChannels, outChannels, tembChannels, groups, epsilon } = config;
     this.scaleShift = config.timeScaleShift === 'scale_shift';
     this.outputScaleFactor = config.outputScaleFactor ?? 1;
@@ -39,6 +44,7 @@ export class ResnetBlock2D {
     this.conv2 = new Conv2d(w.at('conv2'), outChannels, outChannels, 3, { padding: 1 });
     this.convShortcut =
       inChannels === outChannels ? null : new Conv2d(w.at('conv_shortcut'), inChannels, outChannels, 1);
+    this.parameters = w.parameters.slice(before);
   }
 
   /**
@@ -47,6 +53,14 @@ export class ResnetBlock2D {
    * @returns [N,H,W,outChannels]
    */
   forward(x: Tensor4D, temb?: Tensor2D): Tensor4D {
+    if (!this.checkpoint) {
+      return this.compute(x, temb);
+    }
+    const weights = this.parameters.map((parameter) => parameter.value);
+    return checkpoint((y, time) => this.compute(y as Tensor4D, time as Tensor2D), temb ? [x, temb] : [x], weights);
+  }
+
+  private compute(x: Tensor4D, temb?: Tensor2D): Tensor4D {
     return tf.tidy(() => {
       const time = temb && this.timeEmbProj ? this.timeEmbProj.forward(temb) : undefined;
       const first = tf.tidy(() =>

@@ -39,7 +39,8 @@ export class Transformer2DModel {
   /** x [N,H,W,C] -> [N,H,W,C]. */
   forward(x: Tensor4D, inputs: TransformerInputs): Tensor4D {
     const [n, h, w, c] = x.shape;
-    const blocks = this.transformerBlocks.map((block) => (tokens: Tensor3D) => block.forward(tokens, inputs));
+    const given = { ...inputs, mapSize: { height: h, width: w } };
+    const blocks = this.transformerBlocks.map((block) => (tokens: Tensor3D) => block.forward(tokens, given));
     return tf.tidy(() => {
       const residual = tf.reshape(x, [n, h * w, c]) as Tensor3D;
       const tokens = chain<Tensor3D>(

@@ -84,21 +84,26 @@ export class DownBlock2D {
 export class MidBlock2D {
   readonly first: ResnetBlock2D;
   readonly attention: Transformer2DModel | null;
-  private readonly second: ResnetBlock2D;
+  readonly second: ResnetBlock2D;
 
   constructor(w: Weights, config: BlockConfig & { channels: number }) {
     const { channels, resnet, transformer } = config;
     const shape = { ...resnet, inChannels: channels, outChannels: channels };
     this.first = new ResnetBlock2D(w.at('resnets.0'), shape);
     this.attention = transformer ? new Transformer2DModel(w.at('attentions.0'), { ...transformer, channels }) : null;
-    this.second = new ResnetBlock2D(w.at('resnets.1'), shape);
+    this.second = transformer ? new ResnetBlock2D(w.at('resnets.1'), shape) : null;
   }
 
   /** x [N,H,W,C] -> [N,H,W,C]. */
   forward(x: Tensor4D, inputs: BlockInputs): Tensor4D {
-    return chain(applyLayer({ resnet: this.first, attention: this.attention }, x, inputs), (y) =>
-      this.second.forward(y, inputs.temb),
-    );
+    const { first, attention, second } = this;
+    const middle = applyLayer({ resnet: first, attention }, x, inputs);
+    if (!second) {
+      return middle;
+    }
+    const last = second.forward(middle, inputs.temb);
+    middle.dispose();
+    return last;
   }
 }
 

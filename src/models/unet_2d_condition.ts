@@ -5,6 +5,7 @@ import {
   type BasicTransformerBlock,
   type KeyValueCache,
   resolveAttention,
+  type SliceSize,
 } from '../attention/index.js';
 import { toPhysicalType } from '../backends/precision.js';
 import { InvalidArgumentError } from '../errors.js';
@@ -20,6 +21,7 @@ import {
   type ModelOptions,
   modelFromConfig,
 } from './model.js';
+import type { ResnetBlock2D } from './resnet.js';
 import { type BlockConfig, type BlockInputs, DownBlock2D, MidBlock2D, UpBlock2D } from './unet_2d_blocks.js';
 import { parseUNetConfig, type UNetConfig } from './unet_2d_condition_config.js';
 
@@ -160,6 +162,42 @@ export class UNet2DConditionModel extends Model {
   }
 
   /**
+   * Attention slicing in every block; see BasicTransformerBlock._setAttentionSlice. null computes as before slicing.
+   *
+   * @throws InvalidArgumentError when the slice is larger than a layer's number of heads
+   */
+  setAttentionSlice(sliceSize: SliceSize | null): void {
+    for (const block of this.transformerBlocks) {
+      block._setAttentionSlice(sliceSize);
+    }
+  }
+
+  /**
+   * Training with less memory: resnets and transformer blocks keep nothing for the backward pass, which computes them
+   * once more. The gradients are the same.
+   */
+  enableGradientCheckpointing(): void {
+    this.setCheckpoint(true);
+  }
+
+  disableGradientCheckpointing(): void {
+    this.setCheckpoint(false);
+  }
+
+  private setCheckpoint(on: boolean): void {
+    for (const block of [...this.transformerBlocks, ...this.resnets]) {
+      block.checkpoint = on;
+    }
+  }
+
+  private get resnets(): ResnetBlock2D[] {
+    const ofLayers = (blocks: (DownBlock2D | UpBlock2D)[]) =>
+      blocks.flatMap((block) => block.layers.map((layer) => layer.resnet));
+    const mid = this.midBlock ? [this.midBlock.first, this.midBlock.second] : [];
+    return [...ofLayers(this.downBlocks), ...mid, ...ofLayers(this.upBlocks)];
+  }
+
+  /**
    * Predicts the noise (or velocity, or sample) in `sample`.
    *
    * @param sample [B,H,W,in_channels] float32
@@ -183,6 +221,7 @@ export class UNet2DConditionModel extends Model {
         encoderHiddenStates: toPhysicalType(encoderHiddenStates, this.dtype),
         encoderAttentionBias: mask ? tf.mul(tf.sub(1, tf.reshape(mask, [mask.shape[0], 1, 1, -1])), -10000) : undefined,
         cache: inputs.cache,
+        originalSize: { height: sample.shape[1], width: sample.shape[2] },
       };
       const centered = this.parsed.centerInputSample ? (tf.sub(tf.mul(sample, 2), 1) as Tensor4D) : sample;
       let state = this.convIn.forward(toPhysicalType(centered, this.dtype));

@@ -98,6 +98,17 @@ export class Parameter<R extends Rank = Rank> {
     return data;
   }
 
+  /**
+   * Makes the tensor a tf.Variable and gives it back, so that tf.variableGrads and the optimizers of tf.train find it and
+   * its updates are the model's.
+   */
+  asVariable(): tf.Variable<R> {
+    if (!(this.tensor instanceof tf.Variable)) {
+      this.replace(tf.variable(this.value as Tensor));
+    }
+    return this.tensor as unknown as tf.Variable<R>;
+  }
+
   dispose(): void {
     this.tensor?.dispose();
     this.tensor = null;
