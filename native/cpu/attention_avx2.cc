@@ -34,6 +34,7 @@ struct Avx2 {
   static ATTENTION_INLINE F fmsub(F x, F y, F z) { return _mm256_fmsub_ps(x, y, z); }
   // vmaxps returns its second operand when either is NaN.
   static ATTENTION_INLINE F max_ignoring_nan(F x, F most) { return _mm256_max_ps(x, most); }
+  static ATTENTION_INLINE F min(F x, F y) { return _mm256_min_ps(x, y); }
   static ATTENTION_INLINE bool any_not_equal(F x, F y) { return _mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_NEQ_UQ)) != 0; }
   static ATTENTION_INLINE F zero_where_negative_infinity(F x) {
     const F infinity = _mm256_set1_ps(-std::numeric_limits<float>::infinity());

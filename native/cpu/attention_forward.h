@@ -125,10 +125,13 @@ class Forward {
 
   // Takes the block's maximum into the running one, and rescales what was summed under the old one where it rose.
   void raise_maximum(const Tile& t, int64_t vectors) {
-    const F factor = V::set1(exponent_factor_);
+    // Slightly below the maximum, by more than rounding can lift it: the exponent of the largest score is then not below zero, where the
+    // polynomial of exp2 would start at the far end of its interval and give 1 with its largest error.
+    const F low = V::set1(exponent_factor_ * (1.0f - 0x1p-22f)), high = V::set1(exponent_factor_ * (1.0f + 0x1p-22f));
     for (int64_t c = 0; c < vectors * V::kWidth; c += V::kWidth) {
       const F before = V::load(t.maximum + c);
-      const F after = V::max_ignoring_nan(V::mul(V::load(block_maximum_ + c), factor), before);
+      const F highest = V::load(block_maximum_ + c);
+      const F after = V::max_ignoring_nan(V::min(V::mul(highest, low), V::mul(highest, high)), before);
       // Subtracting -inf from -inf would make NaN of a block that merely holds masked keys.
       const F shift = V::zero_where_negative_infinity(after);
       V::store(shift_ + c, shift);

@@ -52,6 +52,9 @@ struct Portable {
   static ATTENTION_INLINE F max_ignoring_nan(const F& x, const F& most) {
     return each([&](int i) { return x.lane[i] > most.lane[i] ? x.lane[i] : most.lane[i]; });
   }
+  static ATTENTION_INLINE F min(const F& x, const F& y) {
+    return each([&](int i) { return x.lane[i] < y.lane[i] ? x.lane[i] : y.lane[i]; });
+  }
   static ATTENTION_INLINE bool any_not_equal(const F& x, const F& y) {
     bool any = false;
     for (int i = 0; i < kWidth; ++i) any |= !(x.lane[i] == y.lane[i]);
