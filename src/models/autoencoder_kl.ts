@@ -17,6 +17,7 @@ import {
   type ModelOptions,
   modelFromConfig,
 } from './model.js';
+import { tiled } from './tiling.js';
 import { Decoder, Encoder } from './vae.js';
 
 function parseConfig(json: ConfigJson, source: string) {
@@ -38,6 +39,7 @@ function parseConfig(json: ConfigJson, source: string) {
     useQuantConv: c.bool('use_quant_conv', true),
     usePostQuantConv: c.bool('use_post_quant_conv', true),
     midBlockAddAttention: c.bool('mid_block_add_attention', true),
+    sampleSize: sampleSize(c),
   };
   for (const channels of config.blockOutChannels) {
     if (channels % config.normNumGroups !== 0) {
@@ -45,6 +47,11 @@ function parseConfig(json: ConfigJson, source: string) {
     }
   }
   return config;
+}
+
+/** Edge of the pictures that the model was trained on, in pixels. */
+function sampleSize(c: ConfigReader): number {
+  return c.has('sample_size') ? c.intOrList('sample_size', 2, undefined, { min: 1 })[0]! : 32;
 }
 
 /** Checked configuration of an AutoencoderKL. */
@@ -99,12 +106,19 @@ export class AutoencoderKL extends Model {
   private readonly decoder: Decoder;
   private readonly quantConv: Conv2d | null;
   private readonly postQuantConv: Conv2d | null;
+  private useSlicing = false;
+  private useTiling = false;
+  /** Edge of a picture's tile in pixels, when tiling is on. */
+  tileSampleMinSize: number;
+  /** Share of a tile that its neighbour covers, too. */
+  tileOverlapFactor = 0.25;
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
     const w = Weights.root();
     super(json, w, options.dtype);
     const config = parseConfig(json, options.source ?? 'vae/config.json');
     this.parsed = config;
+    this.tileSampleMinSize = config.sampleSize;
     const latents = config.latentChannels;
     const shape = { ...config, attention: resolveAttention(options.attention) };
     this.encoder = new Encoder(w.at('encoder'), config.inChannels, 2 * latents, shape);
@@ -152,8 +166,7 @@ export class AutoencoderKL extends Model {
         `[AutoencoderKL] image must be [N,H,W,${this.parsed.inChannels}], got [${image.shape}]`,
       );
     }
-    const quant = this.quantConv ? [(x: Tensor4D) => this.quantConv!.forward(x)] : [];
-    const moments = chain(image, ...this.typed((x) => this.encoder.forward(x), ...quant));
+    const moments = this.inSlices(image, (x) => this.encodeMoments(x));
     const distribution = new DiagonalGaussianDistribution(moments);
     moments.dispose();
     return distribution;
@@ -171,7 +184,63 @@ export class AutoencoderKL extends Model {
         `[AutoencoderKL] latents must be [N,h,w,${this.parsed.latentChannels}], got [${latents.shape}]`,
       );
     }
+    return this.inSlices(latents, (x) => this.decodeAll(x));
+  }
+
+  /** Works on one picture of a batch at a time: less memory, the same pictures. */
+  enableSlicing(): void {
+    this.useSlicing = true;
+  }
+
+  disableSlicing(): void {
+    this.useSlicing = false;
+  }
+
+  /** Works on overlapping tiles of large pictures: memory of one tile, pictures that differ slightly. */
+  enableTiling(use = true): void {
+    this.useTiling = use;
+  }
+
+  disableTiling(): void {
+    this.enableTiling(false);
+  }
+
+  private get tileLatentMinSize(): number {
+    return Math.trunc(this.tileSampleMinSize / this.scaleFactor);
+  }
+
+  private inSlices(x: Tensor4D, f: (x: Tensor4D) => Tensor4D): Tensor4D {
+    const [batch, h, w, c] = x.shape;
+    if (!this.useSlicing || batch === 1) {
+      return f(x);
+    }
+    return tf.tidy(() =>
+      tf.concat(
+        Array.from({ length: batch }, (_, i) => tf.tidy(() => f(tf.slice(x, [i, 0, 0, 0], [1, h, w, c])))),
+        0,
+      ),
+    );
+  }
+
+  private encodeMoments(image: Tensor4D): Tensor4D {
+    const quant = this.quantConv ? [(x: Tensor4D) => this.quantConv!.forward(x)] : [];
+    const encode = (x: Tensor4D) => chain(x, ...this.typed((y) => this.encoder.forward(y), ...quant));
+    const tile = this.tileSampleMinSize;
+    if (!this.useTiling || Math.max(image.shape[1], image.shape[2]) <= tile) {
+      return encode(image);
+    }
+    const tiling = { inputTile: tile, outputTile: this.tileLatentMinSize, overlap: this.tileOverlapFactor };
+    return tiled(image, tiling, encode);
+  }
+
+  private decodeAll(latents: Tensor4D): Tensor4D {
     const quant = this.postQuantConv ? [(x: Tensor4D) => this.postQuantConv!.forward(x)] : [];
-    return chain(latents, ...this.typed(...quant, (x) => this.decoder.forward(x)));
+    const decode = (x: Tensor4D) => chain(x, ...this.typed(...quant, (y) => this.decoder.forward(y)));
+    const tile = this.tileLatentMinSize;
+    if (!this.useTiling || Math.max(latents.shape[1], latents.shape[2]) <= tile) {
+      return decode(latents);
+    }
+    const tiling = { inputTile: tile, outputTile: this.tileSampleMinSize, overlap: this.tileOverlapFactor };
+    return tiled(latents, tiling, decode);
   }
 }
