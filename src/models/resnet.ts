@@ -2,7 +2,7 @@ import type { Tensor2D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { Conv2d, GroupNorm, Linear, type Parameter, type Weights } from '../nn/index.js';
 import { checkpoint } from '../ops/checkpoint.js';
-import { silu } from '../ops/index.js';
+import { resizeNearest, silu } from '../ops/index.js';
 
 export interface ResnetConfig {
   inChannels: number;
@@ -123,6 +123,6 @@ export class Upsample2D {
     if (!size || (size[0] === 2 * x.shape[1] && size[1] === 2 * x.shape[2])) {
       return this.conv.forward(x, { upsample: 2 });
     }
-    return tf.tidy(() => this.conv.forward(tf.image.resizeNearestNeighbor(x, size)));
+    return tf.tidy(() => this.conv.forward(resizeNearest(x, size)));
   }
 }

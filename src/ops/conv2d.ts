@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
 import { type Activation, activate } from './activations.js';
 import { type Implementation, runFused } from './fused.js';
+import { upsampleNearest2x } from './resize_nearest.js';
 
 /** [[top, bottom], [left, right]] in pixels. */
 export type Padding2D = [[number, number], [number, number]];
@@ -24,11 +25,6 @@ export interface Conv2dOptions {
 }
 
 type ConvInputs = { x: Tensor; filter: Tensor; bias?: Tensor; residual?: Tensor; timeEmbedding?: Tensor };
-
-/** [N,H,W,C] -> [N,2H,2W,C], each pixel repeated. */
-export function upsampleNearest2x(x: Tensor4D): Tensor4D {
-  return tf.image.resizeNearestNeighbor(x, [x.shape[1] * 2, x.shape[2] * 2]);
-}
 
 function composedConv2d(inputs: ConvInputs, stride: number, pad: Padding2D, upsample: number, act: Activation): Tensor {
   const filter = inputs.filter as Tensor4D;

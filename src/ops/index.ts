@@ -2,7 +2,7 @@ import './gradients.js';
 
 export { type Activation, activate, gelu, quickGelu, silu } from './activations.js';
 export type { AttentionBlocks } from './attention_blocks.js';
-export { type Conv2dOptions, conv2d, type Padding2D, upsampleNearest2x } from './conv2d.js';
+export { type Conv2dOptions, conv2d, type Padding2D } from './conv2d.js';
 export type { Implementation } from './fused.js';
 export { type GroupNormOptions, groupNorm } from './group_norm.js';
 export { mergeHeads, splitHeads } from './heads.js';
@@ -13,4 +13,5 @@ export {
   memoryEfficientAttention,
   memoryEfficientAttentionTokens,
 } from './memory_efficient_attention.js';
+export { resizeNearest, upsampleNearest2x } from './resize_nearest.js';
 export { type TimestepEmbeddingOptions, timestepEmbedding } from './timestep_embedding.js';
