@@ -80,25 +80,27 @@ std::shared_ptr<const Ready> prepare(const Geometry& g, DType type, DType output
   return ready;
 }
 
-void run(const Ready& ready, const void* x, const void* weights, const Tensor& bias, void* y) {
+void run(const Ready& ready, const Epilogue& epilogue, const void* x, const void* weights, const Tensor& bias,
+         const void* residual, void* y) {
   Arguments arguments{{DNNL_ARG_SRC, memory(ready.source, x)},
                       {DNNL_ARG_WEIGHTS, memory(ready.weights, weights)},
                       {DNNL_ARG_DST, memory(ready.output, y)}};
   if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({bias.elements()}, DType::f32, Tag::a), bias.raw()));
+  if (epilogue.residual) arguments.emplace(epilogue.residual_argument(), memory(ready.output, residual));
   execute(ready.primitive, ready.scratch, arguments);
 }
 
-/// y = activation(conv(x, filter) + bias), added to what y holds when `accumulate`. All in the compute type.
+/// y = activation(conv(x, filter) + bias) + residual, which may be empty. All in the compute type.
 void convolve(const Geometry& g, const Tensor& x, const Tensor& filter, const Tensor& bias, Activation activation,
-              bool accumulate, Tensor& y) {
-  const Epilogue epilogue{activation, false, accumulate};
+              const Tensor& residual, Tensor& y) {
+  const Epilogue epilogue{activation, static_cast<bool>(residual)};
   const DType type = x.dtype();
   // Weights packed before decide the format; a primitive of another shape mostly likes the same one.
   const std::vector<Desc> formats = packed_formats(filter, 'c');
   const auto ready = prepare(g, type, y.dtype(), static_cast<bool>(bias), epilogue, formats.size() == 1 ? &formats[0] : nullptr);
   const Desc plain = desc({g.out, g.in, g.kernel_height, g.kernel_width}, type, Tag::hwio);
   const auto packed = pack(filter, 'c', {{plain, ready->weights, 0}});
-  run(*ready, x.raw(), packed->parts[0].data->data(), bias, y.mutable_raw());
+  run(*ready, epilogue, x.raw(), packed->parts[0].data->data(), bias, residual ? residual.raw() : nullptr, y.mutable_raw());
 }
 
 /// Nearest-2x upsampling and a 3x3 convolution with padding 1 as four 2x2 convolutions of the small image: output row
@@ -107,7 +109,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
                         const Tensor& residual, Tensor& y) {
   const DType type = x.dtype();
   const int64_t block = g.in * g.out;
-  Attributes attributes;
+  const Epilogue epilogue{activation, false};
   std::vector<std::shared_ptr<const Ready>> ready;
   std::vector<Geometry> phases;
   for (int phase = 0; phase < 4; ++phase) {
@@ -118,7 +120,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
     small.out_height = g.height;
     small.out_width = g.width;
     phases.push_back(small);
-    ready.push_back(prepare(small, type, y.dtype(), static_cast<bool>(bias), {activation, false, false}, nullptr));
+    ready.push_back(prepare(small, type, y.dtype(), static_cast<bool>(bias), epilogue, nullptr));
   }
   const Desc plain = desc({g.out, g.in, 2, 2}, type, Tag::hwio);
   auto packed = std::dynamic_pointer_cast<Packed>(filter.storage->packed);
@@ -161,7 +163,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
   const int64_t row = 2 * g.width * g.out;
   const int64_t to[4] = {2 * g.height * row, 2 * row, 2 * g.out, 1};
   for (int phase = 0; phase < 4; ++phase) {
-    run(*ready[phase], x.raw(), packed->parts[phase].data->data(), bias, part.mutable_raw());
+    run(*ready[phase], epilogue, x.raw(), packed->parts[phase].data->data(), bias, nullptr, part.mutable_raw());
     strided_copy(size, dims, part.raw(), from, y.mutable_data<char>() + (phase / 2 * row + phase % 2 * g.out) * size, to);
   }
   if (residual) {
@@ -243,14 +245,7 @@ void fused(Call& call) {
   const auto compute = [&](const Geometry& geometry, const Tensor& image, const Tensor& constants, const Tensor& added,
                            Tensor& out) {
     if (small) return convolve_upsampled(geometry, image, weights, constants, activation, added, out);
-    if (added) {
-      const Tensor same = as_type(added, output_type);
-      const char* from = same.data<char>();
-      char* to = out.mutable_data<char>();
-      parallel_for(static_cast<int64_t>(out.bytes()), kSerial * 16,
-                   [&](int64_t begin, int64_t end) { std::memcpy(to + begin, from + begin, end - begin); });
-    }
-    convolve(geometry, image, weights, constants, activation, static_cast<bool>(added), out);
+    convolve(geometry, image, weights, constants, activation, added ? as_type(added, output_type) : added, out);
   };
   Tensor output = output_type == y.dtype() ? y : Tensor::empty(output_type, shape);
   if (!per_image) {

@@ -42,13 +42,15 @@ inline Desc desc(const Dims& dims, DType type, const Dims& strides) { return Des
 
 enum class Activation { linear, silu, gelu, quick_gelu };
 
-/// What happens to the sum of products: activation, then a factor, then something added.
+/// What happens to the sum of products: activation, then a tensor of the output's shape is added.
 struct Epilogue {
   Activation activation = Activation::linear;
-  /// Multiplies with a tensor of the output's shape.
-  bool multiply = false;
-  /// Adds to what the output memory holds before.
-  bool accumulate = false;
+  bool residual = false;
+
+  /// Argument number of the residual.
+  int residual_argument() const {
+    return DNNL_ARG_ATTR_MULTIPLE_POST_OP(activation == Activation::linear ? 0 : 1) | DNNL_ARG_SRC_1;
+  }
 };
 
 inline void append_eltwise(dnnl::post_ops& ops, dnnl::algorithm algorithm, float alpha, float beta) {
@@ -76,8 +78,7 @@ inline dnnl::primitive_attr attributes(const Epilogue& epilogue, const Desc& out
     case Activation::linear:
       break;
   }
-  if (epilogue.multiply) ops.append_binary(dnnl::algorithm::binary_mul, output);
-  if (epilogue.accumulate) ops.append_sum(1.0f);
+  if (epilogue.residual) ops.append_binary(dnnl::algorithm::binary_add, output);
   if (ops.len() > 0) attr.set_post_ops(ops);
   return attr;
 }
@@ -204,7 +205,7 @@ class Key {
     for (int64_t value : values) add(value);
     return *this;
   }
-  Key& add(const Epilogue& e) { return add(static_cast<int>(e.activation) * 4 + e.multiply * 2 + e.accumulate); }
+  Key& add(const Epilogue& e) { return add(static_cast<int>(e.activation) * 2 + e.residual); }
   const std::string& text() const { return text_; }
 
  private:
@@ -213,7 +214,7 @@ class Key {
 
 /// Weights in the format of a primitive.
 struct Packed : PackedWeights {
-  /// What the packing was made for: 'c' convolution, 'm' matrix product, 'u' upsampling convolution, 'g' GEGLU halves.
+  /// What the packing was made for: 'c' convolution, 'm' matrix product, 'u' upsampling convolution.
   char kind;
   struct Part {
     Desc plain, packed;

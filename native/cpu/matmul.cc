@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "core/kernel.h"
@@ -14,7 +15,7 @@ using namespace onednn;
 
 void fill_zero(Tensor& y) { std::memset(y.mutable_raw(), 0, y.bytes()); }
 
-DType compute_type(DType x, DType weight) { return x == DType::bf16 && weight == DType::bf16 ? DType::bf16 : weight == DType::bf16 ? DType::bf16 : DType::f32; }
+DType compute_type(DType, DType weight) { return weight == DType::bf16 ? DType::bf16 : DType::f32; }
 
 Activation activation_of(const std::string& name) {
   if (name == "linear") return Activation::linear;
@@ -26,9 +27,9 @@ Activation activation_of(const std::string& name) {
 
 namespace {
 
-/// One product x [rows, in] times columns [first, first + columns) of the weights.
+/// One product x [rows, in] times weights [in, columns].
 struct Product {
-  int64_t rows, in, columns, all_columns;
+  int64_t rows, in, columns;
   DType type, output_type;
   bool bias;
   Epilogue epilogue;
@@ -39,80 +40,75 @@ std::shared_ptr<const Ready> prepare(const Product& p, const Desc* format) {
   key.add(p.rows).add(p.in).add(p.columns).add(static_cast<int>(p.type)).add(static_cast<int>(p.output_type)).add(p.bias);
   key.add(p.epilogue).add(format ? 1 : 0);
   if (format) key.add(static_cast<int64_t>(format->get_size()));
-  auto make = [&](bool free_format) {
+  const auto make = [&] {
     const Desc source = desc({p.rows, p.in}, p.type, Tag::ab);
-    const Desc weights = free_format || !format ? desc({p.in, p.columns}, p.type, Tag::any) : *format;
+    const Desc weights = format ? *format : desc({p.in, p.columns}, p.type, Tag::any);
     const Desc bias = desc({1, p.columns}, DType::f32, Tag::ab);
     const Desc output = desc({p.rows, p.columns}, p.output_type, Tag::ab);
     const auto description = matmul(source, weights, p.bias ? &bias : nullptr, output, attributes(p.epilogue, output));
     return Ready{dnnl::matmul(description), source, description.weights_desc(), output, description.scratchpad_desc()};
   };
-  auto ready = PrimitiveCache::instance().get(key.text(), [&] { return make(false); });
+  auto ready = PrimitiveCache::instance().get(key.text(), make);
   // The key holds only the size of the format: formats of one size that differ are rare and get a primitive of their own.
-  if (format && !(ready->weights == *format)) return std::make_shared<const Ready>(make(false));
+  if (format && !(ready->weights == *format)) return std::make_shared<const Ready>(make());
   return ready;
+}
+
+/// A product on operands of the compute type; `residual` may be null.
+void multiply(const Product& p, const void* x, const Tensor& weights, const Tensor& bias, const void* residual, void* y) {
+  // Weights packed before decide the format; a primitive for another number of rows mostly likes the same one.
+  const std::vector<Desc> formats = packed_formats(weights, 'm');
+  const auto ready = prepare(p, formats.size() == 1 ? &formats[0] : nullptr);
+  const auto packed = pack(weights, 'm', {{desc({p.in, p.columns}, p.type, Tag::ab), ready->weights, 0}});
+  Arguments arguments{{DNNL_ARG_SRC, memory(ready->source, x)},
+                      {DNNL_ARG_WEIGHTS, memory(ready->weights, packed->parts[0].data->data())},
+                      {DNNL_ARG_DST, memory(ready->output, y)}};
+  if (p.bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({1, p.columns}, DType::f32, Tag::ab), bias.raw()));
+  if (p.epilogue.residual) arguments.emplace(p.epilogue.residual_argument(), memory(ready->output, residual));
+  execute(ready->primitive, ready->scratch, arguments);
+}
+
+/// y = h * gelu(g) + residual with [h, g] = x W + b, a piece of the rows at a time: [h, g] stays in the cache.
+void geglu(Product product, const Tensor& x, const Tensor& weights, const Tensor& bias, const Tensor& residual, Tensor& y) {
+  const int64_t inner = product.columns / 2;
+  const int64_t most = std::max<int64_t>(256, (int64_t{3} << 20) / (product.columns * 4) / 128 * 128), rows = product.rows;
+  product.output_type = DType::f32;
+  Buffer sums(static_cast<size_t>(std::min(rows, most) * product.columns) * sizeof(float));
+  const float* h = static_cast<const float*>(sums.data());
+  const simd::Loops& loops = simd::loops();
+  const size_t size = size_of(y.dtype());
+  const Tensor added = residual ? as_type(residual, y.dtype()) : residual;
+  const char* from = added ? added.data<char>() : nullptr;
+  char* to = y.mutable_data<char>();
+  for (int64_t first = 0; first < rows; first += most) {
+    product.rows = std::min(most, rows - first);
+    multiply(product, x.data<char>() + first * product.in * size_of(product.type), weights, bias, nullptr, sums.data());
+    parallel_for(product.rows, std::max<int64_t>(1, kSerial / 4 / inner), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t at = (first + row) * inner * size;
+        loops.geglu_row(y.dtype(), h + row * 2 * inner, from ? from + at : nullptr, to + at, inner);
+      }
+    });
+  }
 }
 
 }  // namespace
 
 void linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const std::string& activation,
             Tensor& y) {
-  const bool geglu = activation == "geglu";
-  const int64_t in = weight.shape[0], all = weight.shape[1], columns = geglu ? all / 2 : all;
-  const int64_t rows = y.elements() / std::max<int64_t>(1, columns);
+  const int64_t in = weight.shape[0], columns = weight.shape[1];
   const DType type = compute_type(x.dtype(), weight.dtype());
   // The engine multiplies f32 by f32 and bf16 by bf16; float16 is a storage format.
   const DType output_type = y.dtype() == DType::bf16 && type == DType::bf16 ? DType::bf16 : DType::f32;
   const Tensor source = as_type(x, type), weights = as_type(weight, type);
   const Tensor offsets = bias ? as_type(bias, DType::f32) : bias;
-  Tensor output = output_type == y.dtype() ? y : Tensor::empty(output_type, y.shape);
+  Product product{x.elements() / in, in, columns, type, output_type, static_cast<bool>(bias), {}};
+  if (activation == "geglu") return geglu(product, source, weights, offsets, residual, y);
 
-  Product product{rows, in, columns, all, type, output_type, static_cast<bool>(bias), {}};
-  product.epilogue.activation = geglu ? Activation::linear : activation_of(activation);
-  product.epilogue.accumulate = static_cast<bool>(residual);
-  product.epilogue.multiply = geglu;
-  if (residual) {
-    const Tensor added = as_type(residual, output_type);
-    const char* from = added.data<char>();
-    char* to = output.mutable_data<char>();
-    parallel_for(static_cast<int64_t>(output.bytes()), kSerial * 16,
-                 [&](int64_t begin, int64_t end) { std::memcpy(to + begin, from + begin, end - begin); });
-  }
-  const size_t size = size_of(type);
-  const std::vector<Desc> formats = packed_formats(weights, geglu ? 'g' : 'm');
-  const Desc plain = desc({in, columns}, type, Dims{all, 1});
-  const auto matched = [&](size_t parts) {
-    return formats.size() == parts ? &formats[0] : static_cast<const Desc*>(nullptr);
-  };
-  if (!geglu) {
-    const auto ready = prepare(product, matched(1));
-    const auto packed = pack(weights, 'm', {{plain, ready->weights, 0}});
-    Arguments arguments{{DNNL_ARG_SRC, memory(ready->source, source.raw())},
-                        {DNNL_ARG_WEIGHTS, memory(ready->weights, packed->parts[0].data->data())},
-                        {DNNL_ARG_DST, memory(ready->output, output.raw())}};
-    if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({1, columns}, DType::f32, Tag::ab), offsets.raw()));
-    execute(ready->primitive, ready->scratch, arguments);
-  } else {
-    Product gate_product = product;
-    gate_product.epilogue = {Activation::gelu, false, false};
-    const auto gate_ready = prepare(gate_product, matched(2));
-    const auto ready = prepare(product, &gate_ready->weights);
-    const auto packed = pack(weights, 'g', {{plain, ready->weights, 0}, {plain, gate_ready->weights, columns * size}});
-    const Tensor gate = Tensor::empty(output_type, y.shape);
-    const Desc bias_desc = desc({1, columns}, DType::f32, Tag::ab);
-    Arguments arguments{{DNNL_ARG_SRC, memory(ready->source, source.raw())},
-                        {DNNL_ARG_WEIGHTS, memory(ready->weights, packed->parts[1].data->data())},
-                        {DNNL_ARG_DST, memory(ready->output, gate.raw())}};
-    if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc, offsets.data<float>() + columns));
-    execute(gate_ready->primitive, gate_ready->scratch, arguments);
-    arguments.clear();
-    arguments.emplace(DNNL_ARG_SRC, memory(ready->source, source.raw()));
-    arguments.emplace(DNNL_ARG_WEIGHTS, memory(ready->weights, packed->parts[0].data->data()));
-    arguments.emplace(DNNL_ARG_DST, memory(ready->output, output.raw()));
-    arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, memory(ready->output, gate.raw()));
-    if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc, offsets.raw()));
-    execute(ready->primitive, ready->scratch, arguments);
-  }
+  product.epilogue = {activation_of(activation), static_cast<bool>(residual)};
+  const Tensor added = residual ? as_type(residual, output_type) : residual;
+  Tensor output = output_type == y.dtype() ? y : Tensor::empty(output_type, y.shape);
+  multiply(product, source.raw(), weights, offsets, residual ? added.raw() : nullptr, output.mutable_raw());
   if (output_type != y.dtype()) convert(output_type, output.raw(), y.dtype(), y.mutable_raw(), y.elements());
 }
 

@@ -40,8 +40,8 @@ struct Loops {
   /// y = activation(x * scale[c] + offset[c]); activation is silu or nothing.
   void (*channel_affine)(DType type, const void* x, void* y, int64_t pixels, int64_t channels, const float* scale,
                          const float* offset, bool silu);
-  /// y = h * gelu(g), rows of h and g lie in x as [h, g].
-  void (*geglu_row)(DType type, const void* x, void* y, int64_t inner);
+  /// y = h * gelu(g) + residual; x is the row [h, g], the residual may be null and has y's type.
+  void (*geglu_row)(DType type, const float* x, const void* residual, void* y, int64_t inner);
 };
 
 const Loops& loops();
