@@ -54,15 +54,23 @@ class ShardedStateDict implements StateDict {
   }
 
   async read(key: string): Promise<Uint8Array> {
-    const shard = this.shard(key);
-    if (!shard) {
-      throw new CheckpointError(`${this.path}: there is no tensor '${key}'`);
-    }
-    return shard.read(key);
+    return this.shardOf(key).read(key);
+  }
+
+  readSync(key: string): Uint8Array {
+    return this.shardOf(key).readSync(key);
   }
 
   async close(): Promise<void> {
     await Promise.all([...this.shards.values()].map((shard) => shard.close()));
+  }
+
+  private shardOf(key: string): SafetensorsFile {
+    const shard = this.shard(key);
+    if (!shard) {
+      throw new CheckpointError(`${this.path}: there is no tensor '${key}'`);
+    }
+    return shard;
   }
 
   private shard(key: string): SafetensorsFile | undefined {

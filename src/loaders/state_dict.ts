@@ -21,6 +21,8 @@ export interface StateDict {
    * @throws {CheckpointError} when there is no such tensor or its bytes cannot be read
    */
   read(key: string): Promise<Uint8Array>;
+  /** The same at once, for weights that are needed in the middle of a computation. */
+  readSync(key: string): Uint8Array;
   /** Closes the files behind the dictionary; reading afterwards is an error, closing again is not. */
   close(): Promise<void>;
 }
@@ -43,6 +45,13 @@ export function renameKeys(dict: StateDict, rename: (key: string) => string | nu
     }
     original.set(renamed, key);
   }
+  const originalOf = (key: string): string => {
+    const from = original.get(key);
+    if (from === undefined) {
+      throw new CheckpointError(`the checkpoint has no tensor '${key}'`);
+    }
+    return from;
+  };
   return {
     keys: () => [...original.keys()],
     info(key) {
@@ -50,12 +59,9 @@ export function renameKeys(dict: StateDict, rename: (key: string) => string | nu
       return from === undefined ? undefined : dict.info(from);
     },
     async read(key) {
-      const from = original.get(key);
-      if (from === undefined) {
-        throw new CheckpointError(`the checkpoint has no tensor '${key}'`);
-      }
-      return dict.read(from);
+      return dict.read(originalOf(key));
     },
+    readSync: (key) => dict.readSync(originalOf(key)),
     close: () => dict.close(),
   };
 }

@@ -95,7 +95,7 @@ export interface CLIPTextOutput {
 export class CLIPTextModel extends Model {
   static readonly weightsName: string = 'model';
   static readonly ignoredKeys: RegExp =
-    /(^|\.)embeddings\.position_ids$|^logit_scale$|^vision_model\.|^visual_projection\./;
+    /(^|\.)embeddings\.position_ids$|^logit_scale$|^vision_model\.|^(visual|text)_projection\./;
 
   readonly parsed: CLIPTextConfig;
   private readonly tokenEmbedding: Embedding;
@@ -190,8 +190,8 @@ export class CLIPTextModel extends Model {
         `[CLIPTextModel] token id ${wrong} is outside the vocabulary of ${vocabSize}; is it this model's tokenizer?`,
       );
     }
-    if (!Number.isInteger(clipSkip) || clipSkip < 0 || clipSkip >= numHiddenLayers) {
-      throw new InvalidArgumentError(`[CLIPTextModel] clipSkip must be 0 to ${numHiddenLayers - 1}, got ${clipSkip}`);
+    if (!Number.isInteger(clipSkip) || clipSkip < 0 || clipSkip > numHiddenLayers) {
+      throw new InvalidArgumentError(`[CLIPTextModel] clipSkip must be 0 to ${numHiddenLayers}, got ${clipSkip}`);
     }
   }
 }

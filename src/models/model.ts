@@ -6,7 +6,8 @@ import { InvalidArgumentError } from '../errors.js';
 import { readJson, writeJson } from '../loaders/config.js';
 import { encodeFromFloat32 } from '../loaders/number_formats.js';
 import { openStateDict, writeSafetensors } from '../loaders/safetensors.js';
-import { initRandom, type LoadOptions, loadStateDict, type Parameter, type Weights } from '../nn/index.js';
+import type { StateDict } from '../loaders/state_dict.js';
+import { initRandom, type LoadOptions, loadStateDict, type Parameter, WeightStore, type Weights } from '../nn/index.js';
 
 /** A configuration as it stands in a config.json, keys in snake_case. */
 export type ConfigJson = Readonly<Record<string, unknown>>;
@@ -47,6 +48,11 @@ export interface ModelClass<M extends Model> {
 
 /** A network with its configuration and named parameters (diffusers/models/modeling_utils.py ModelMixin). */
 export abstract class Model {
+  /** Opens the files that the weights came from; null for a model without files. */
+  private openCheckpoint: (() => Promise<StateDict>) | null = null;
+  /** Where weights are read from while the model is offloaded. */
+  protected store: WeightStore | null = null;
+
   protected constructor(
     /** config.json as it was given. */
     readonly config: ConfigJson,
@@ -75,11 +81,76 @@ export abstract class Model {
     await writeJson(join(dir, 'config.json'), this.config);
   }
 
+  /** Remembers where the weights come from, so that they can be read again. */
+  attachCheckpoint(open: () => Promise<StateDict>): void {
+    this.openCheckpoint = open;
+  }
+
+  /** Whether the weights are in memory only while `withWeights` runs. */
+  get isOffloaded(): boolean {
+    return this.store !== null;
+  }
+
+  /**
+   * Frees the weights; from now on `withWeights` reads them from the checkpoint's files for as long as they are needed.
+   *
+   * @throws InvalidArgumentError for a model that was not loaded from files
+   */
+  async enableOffload(): Promise<void> {
+    if (this.store) {
+      return;
+    }
+    if (!this.openCheckpoint) {
+      throw new InvalidArgumentError(
+        `[${this.constructor.name}] only a model that was loaded from files can be offloaded to them; ` +
+          'save it with savePretrained and load it with fromPretrained',
+      );
+    }
+    const { ignoredKeys: ignore } = this.constructor as unknown as ModelClass<this>;
+    const dict = await this.openCheckpoint();
+    try {
+      this.store = new WeightStore(this.parameters, dict, this.dtype, { ignore });
+    } catch (error) {
+      await dict.close();
+      throw error;
+    }
+    this.store.release(this.parameters);
+  }
+
+  /** Reads the weights back into memory for good. */
+  async disableOffload(): Promise<void> {
+    this.store?.load(this.parameters);
+    await this.store?.close();
+    this.store = null;
+  }
+
+  /** Runs `f` with the weights in memory: an offloaded model reads them before and frees them afterwards. */
+  async withWeights<T>(f: () => T | Promise<T>): Promise<T> {
+    const { store } = this;
+    if (!store) {
+      return f();
+    }
+    try {
+      store.load(this.residentParameters);
+      return await f();
+    } finally {
+      store.release(this.parameters);
+    }
+  }
+
+  /** What `withWeights` holds in memory throughout. */
+  protected get residentParameters(): readonly Parameter[] {
+    return this.parameters;
+  }
+
   /** Frees the weights; the model cannot be used afterwards. */
   dispose(): void {
     for (const parameter of this.parameters) {
       parameter.dispose();
     }
+    // nothing waits for the files to be closed, and a failure to close a file that was only read changes nothing
+    this.store?.close().catch(() => undefined);
+    this.store = null;
   }
 }
 
@@ -97,7 +168,9 @@ export async function loadModel<M extends Model>(
   const source = join(basename(dir), 'config.json');
   const config = (await readJson(join(dir, 'config.json'))) as ConfigJson;
   const model = new modelClass(config, { ...options, source });
-  const dict = await openStateDict(dir, modelClass.weightsName, { variant: options.variant });
+  const open = () => openStateDict(dir, modelClass.weightsName, { variant: options.variant });
+  model.attachCheckpoint(open);
+  const dict = await open();
   try {
     const { dtype, signal, onProgress } = options;
     const ignore = modelClass.ignoredKeys;

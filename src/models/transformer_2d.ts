@@ -26,14 +26,16 @@ export class Transformer2DModel {
     const { channels, heads, layers, crossAttentionDim, groups, onlyCrossAttention, attention } = config;
     const asConvolution = !config.useLinearProjection;
     this.norm = new GroupNorm(w.at('norm'), groups, channels, 1e-6);
-    this.projIn = new Linear(w.at('proj_in'), channels, channels, { asConvolution });
-    const dimHead = channels / heads;
-    const block = { dim: channels, heads, dimHead, crossAttentionDim, onlyCrossAttention, attention };
+    // heads that do not divide the channels leave a few of them out, as in diffusers
+    const dimHead = Math.floor(channels / heads);
+    const inner = heads * dimHead;
+    this.projIn = new Linear(w.at('proj_in'), channels, inner, { asConvolution });
+    const block = { dim: inner, heads, dimHead, crossAttentionDim, onlyCrossAttention, attention };
     this.transformerBlocks = Array.from(
       { length: layers },
       (_, i) => new BasicTransformerBlock(w.at('transformer_blocks').at(i), block),
     );
-    this.projOut = new Linear(w.at('proj_out'), channels, channels, { asConvolution });
+    this.projOut = new Linear(w.at('proj_out'), inner, channels, { asConvolution });
   }
 
   /** x [N,H,W,C] -> [N,H,W,C]. */

@@ -16,7 +16,7 @@ export interface BlockInputs extends TransformerInputs {
 export interface BlockConfig {
   resnet: Omit<ResnetConfig, 'inChannels' | 'outChannels'>;
   /** null for blocks without attention. */
-  transformer: Omit<Transformer2DConfig, 'channels'> | null;
+  transformer: (Omit<Transformer2DConfig, 'channels' | 'layers'> & { layers: number | number[] }) | null;
 }
 
 interface Layer {
@@ -24,13 +24,21 @@ interface Layer {
   attention: Transformer2DModel | null;
 }
 
+/** The transformer of a block's attention number `i`, if it has any. */
+function attention(w: Weights, i: number, channels: number, config: BlockConfig): Transformer2DModel | null {
+  if (!config.transformer) {
+    return null;
+  }
+  const { layers, ...rest } = config.transformer;
+  const count = typeof layers === 'number' ? layers : layers[i]!;
+  return new Transformer2DModel(w.at('attentions').at(i), { ...rest, layers: count, channels });
+}
+
 /** Pairs of resnet and transformer, `inputs[i]` to `channels` channels each. */
 function layers(w: Weights, inputs: number[], channels: number, config: BlockConfig): Layer[] {
   return inputs.map((inChannels, i) => ({
     resnet: new ResnetBlock2D(w.at('resnets').at(i), { ...config.resnet, inChannels, outChannels: channels }),
-    attention: config.transformer
-      ? new Transformer2DModel(w.at('attentions').at(i), { ...config.transformer, channels })
-      : null,
+    attention: attention(w, i, channels, config),
   }));
 }
 
@@ -80,17 +88,17 @@ export class DownBlock2D {
   }
 }
 
-/** UNetMidBlock2DCrossAttn, and UNetMidBlock2D without attention. */
+/** UNetMidBlock2DCrossAttn; UNetMidBlock2D, which in a text-conditioned UNet is one resnet alone. */
 export class MidBlock2D {
   readonly first: ResnetBlock2D;
   readonly attention: Transformer2DModel | null;
-  readonly second: ResnetBlock2D;
+  readonly second: ResnetBlock2D | null;
 
   constructor(w: Weights, config: BlockConfig & { channels: number }) {
     const { channels, resnet, transformer } = config;
     const shape = { ...resnet, inChannels: channels, outChannels: channels };
     this.first = new ResnetBlock2D(w.at('resnets.0'), shape);
-    this.attention = transformer ? new Transformer2DModel(w.at('attentions.0'), { ...transformer, channels }) : null;
+    this.attention = attention(w, 0, channels, config);
     this.second = transformer ? new ResnetBlock2D(w.at('resnets.1'), shape) : null;
   }
 

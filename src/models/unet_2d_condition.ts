@@ -9,7 +9,7 @@ import {
 } from '../attention/index.js';
 import { toPhysicalType } from '../backends/precision.js';
 import { InvalidArgumentError } from '../errors.js';
-import { Conv2d, Embedding, GroupNorm, Linear, Weights } from '../nn/index.js';
+import { Conv2d, Embedding, GroupNorm, Linear, type Parameter, Weights } from '../nn/index.js';
 import { silu, timestepEmbedding } from '../ops/index.js';
 import { TimestepEmbedding } from './embeddings.js';
 import {
@@ -55,6 +55,10 @@ export class UNet2DConditionModel extends Model {
   readonly downBlocks: DownBlock2D[] = [];
   readonly midBlock: MidBlock2D | null;
   readonly upBlocks: UpBlock2D[] = [];
+  /** While the model is offloaded: only the block at work is in memory. */
+  sequentialOffload = false;
+  private readonly blockParameters = new Map<object, readonly Parameter[]>();
+  private readonly outsideBlocks: readonly Parameter[];
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
     const w = Weights.root();
@@ -81,11 +85,14 @@ export class UNet2DConditionModel extends Model {
       groups: config.normNumGroups,
       epsilon: config.normEps,
       timeScaleShift: config.resnetTimeScaleShift,
-      outputScaleFactor: config.resnetOutScaleFactor,
     };
-    const transformer = (i: number, onlyCrossAttention: boolean): BlockConfig['transformer'] => ({
+    const transformer = (
+      i: number,
+      layers: number | number[],
+      onlyCrossAttention: boolean,
+    ): BlockConfig['transformer'] => ({
       heads: config.numAttentionHeads[i]!,
-      layers: config.transformerLayersPerBlock[i]!,
+      layers,
       crossAttentionDim: config.crossAttentionDim[i]!,
       groups: config.normNumGroups,
       useLinearProjection: config.useLinearProjection,
@@ -102,7 +109,10 @@ export class UNet2DConditionModel extends Model {
         addDownsample: i < last,
         downsamplePadding: config.downsamplePadding,
         resnet,
-        transformer: type === 'CrossAttnDownBlock2D' ? transformer(i, config.onlyCrossAttention[i]!) : null,
+        transformer:
+          type === 'CrossAttnDownBlock2D'
+            ? transformer(i, config.transformerLayersPerBlock[i]!, config.onlyCrossAttention[i]!)
+            : null,
       });
       this.downBlocks.push(block);
     }
@@ -110,9 +120,10 @@ export class UNet2DConditionModel extends Model {
       ? new MidBlock2D(w.at('mid_block'), {
           channels: channels[last]!,
           resnet: { ...resnet, outputScaleFactor: config.midBlockScaleFactor },
+          // diffusers gives only_cross_attention to the way down and up alone
           transformer:
             config.midBlockType === 'UNetMidBlock2DCrossAttn'
-              ? transformer(last, config.midBlockOnlyCrossAttention)
+              ? transformer(last, config.transformerLayersPerBlock[last]!, false)
               : null,
         })
       : null;
@@ -125,7 +136,10 @@ export class UNet2DConditionModel extends Model {
         numLayers: config.layersPerBlock[level]! + 1,
         addUpsample: i < last,
         resnet,
-        transformer: type === 'CrossAttnUpBlock2D' ? transformer(level, config.onlyCrossAttention[level]!) : null,
+        transformer:
+          type === 'CrossAttnUpBlock2D'
+            ? transformer(level, config.transformerLayersPerUpBlock[i]!, config.onlyCrossAttention[level]!)
+            : null,
       });
       this.upBlocks.push(block);
     }
@@ -133,6 +147,29 @@ export class UNet2DConditionModel extends Model {
     this.convOut = new Conv2d(w.at('conv_out'), first, config.outChannels, config.convOutKernel, {
       padding: (config.convOutKernel - 1) >> 1,
     });
+    const within = (path: string) => w.parameters.filter((parameter) => parameter.path.startsWith(`${path}.`));
+    for (const [i, block] of this.downBlocks.entries()) {
+      this.blockParameters.set(block, within(`down_blocks.${i}`));
+    }
+    if (this.midBlock) {
+      this.blockParameters.set(this.midBlock, within('mid_block'));
+    }
+    for (const [i, block] of this.upBlocks.entries()) {
+      this.blockParameters.set(block, within(`up_blocks.${i}`));
+    }
+    const ofBlocks = new Set([...this.blockParameters.values()].flat());
+    this.outsideBlocks = w.parameters.filter((parameter) => !ofBlocks.has(parameter));
+  }
+
+  protected override get residentParameters(): readonly Parameter[] {
+    return this.sequentialOffload ? this.outsideBlocks : this.parameters;
+  }
+
+  /** Runs a block, whose weights are read for it and freed after it with sequential offload. */
+  private runBlock<B extends object, T>(block: B, f: (block: B) => T): T {
+    return this.sequentialOffload && this.store
+      ? this.store.using(this.blockParameters.get(block)!, () => f(block))
+      : f(block);
   }
 
   /** Loads a UNet from a directory with config.json and diffusion_pytorch_model.safetensors. */
@@ -193,7 +230,7 @@ export class UNet2DConditionModel extends Model {
   private get resnets(): ResnetBlock2D[] {
     const ofLayers = (blocks: (DownBlock2D | UpBlock2D)[]) =>
       blocks.flatMap((block) => block.layers.map((layer) => layer.resnet));
-    const mid = this.midBlock ? [this.midBlock.first, this.midBlock.second] : [];
+    const mid = [this.midBlock?.first, this.midBlock?.second].filter((resnet) => !!resnet);
     return [...ofLayers(this.downBlocks), ...mid, ...ofLayers(this.upBlocks)];
   }
 
@@ -217,7 +254,7 @@ export class UNet2DConditionModel extends Model {
       const temb = toPhysicalType(this.timeAndClass(sample.shape[0], timestep, inputs), this.dtype);
       const mask = inputs.encoderAttentionMask;
       const blockInputs: BlockInputs = {
-        temb: this.parsed.resnetSkipTimeAct ? temb : silu(temb),
+        temb: silu(temb),
         encoderHiddenStates: toPhysicalType(encoderHiddenStates, this.dtype),
         encoderAttentionBias: mask ? tf.mul(tf.sub(1, tf.reshape(mask, [mask.shape[0], 1, 1, -1])), -10000) : undefined,
         cache: inputs.cache,
@@ -227,12 +264,12 @@ export class UNet2DConditionModel extends Model {
       let state = this.convIn.forward(toPhysicalType(centered, this.dtype));
       const skips = [state];
       for (const block of this.downBlocks) {
-        skips.push(...block.forward(state, blockInputs));
+        skips.push(...this.runBlock(block, (b) => b.forward(state, blockInputs)));
         state = skips.at(-1)!;
       }
-      state = this.midBlock ? this.midBlock.forward(state, blockInputs) : tf.clone(state);
+      state = this.midBlock ? this.runBlock(this.midBlock, (b) => b.forward(state, blockInputs)) : tf.clone(state);
       for (const block of this.upBlocks) {
-        state = block.forward(state, skips, blockInputs);
+        state = this.runBlock(block, (b) => b.forward(state, skips, blockInputs));
       }
       return toPhysicalType(this.convOut.forward(this.convNormOut.forward(state, 'silu')), 'float32');
     });

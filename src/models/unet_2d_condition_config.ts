@@ -34,7 +34,8 @@ export function parseUNetConfig(json: ConfigJson, source: string) {
   );
   const blocks = downBlockTypes.length;
   const positive = { min: 1 };
-  const onlyCrossAttention = c.boolOrList('only_cross_attention', blocks, false);
+  const layersPerBlock = c.intOrList('layers_per_block', blocks, 2, positive);
+  const transformerLayers = transformerLayersPerBlock(c, layersPerBlock);
   const config = {
     sampleSize: sampleSize(c),
     inChannels: c.int('in_channels', 4, positive),
@@ -50,19 +51,18 @@ export function parseUNetConfig(json: ConfigJson, source: string) {
       ['UpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D'],
       { choices: UP_BLOCKS, length: blocks },
     ),
-    onlyCrossAttention,
-    midBlockOnlyCrossAttention:
-      c.optionalBool('mid_block_only_cross_attention') ??
-      (json.only_cross_attention === true && onlyCrossAttention[0]!),
+    onlyCrossAttention: c.boolOrList('only_cross_attention', blocks, false),
     blockOutChannels: c.intList('block_out_channels', [320, 640, 1280, 1280], { ...positive, length: blocks }),
-    layersPerBlock: c.intOrList('layers_per_block', blocks, 2, positive),
+    layersPerBlock,
     downsamplePadding: c.int('downsample_padding', 1, { min: 0, max: 1 }),
     midBlockScaleFactor: c.number('mid_block_scale_factor', 1),
     actFn: c.oneOf('act_fn', ACTIVATIONS, 'silu'),
     normNumGroups: c.int('norm_num_groups', 32, positive),
     normEps: c.number('norm_eps', 1e-5, { min: 0 }),
     crossAttentionDim: c.intOrList('cross_attention_dim', blocks, 1280, positive),
-    transformerLayersPerBlock: c.intOrList('transformer_layers_per_block', blocks, 1, positive),
+    transformerLayersPerBlock: transformerLayers.down,
+    /** In the order of the way up. */
+    transformerLayersPerUpBlock: transformerLayers.up,
     /** diffusers calls the number of heads attention_head_dim. */
     numAttentionHeads: c.intOrList('attention_head_dim', blocks, 8, positive),
     useLinearProjection: c.bool('use_linear_projection', false),
@@ -74,8 +74,6 @@ export function parseUNetConfig(json: ConfigJson, source: string) {
     additionTimeEmbedDim: c.optionalInt('addition_time_embed_dim', positive),
     upcastAttention: c.bool('upcast_attention', false),
     resnetTimeScaleShift: c.oneOf('resnet_time_scale_shift', ['default', 'scale_shift'], 'default'),
-    resnetSkipTimeAct: c.bool('resnet_skip_time_act', false),
-    resnetOutScaleFactor: c.number('resnet_out_scale_factor', 1),
     timeEmbeddingDim: c.optionalInt('time_embedding_dim', positive),
     timestepPostAct: c.optionalOneOf('timestep_post_act', ACTIVATIONS),
     timeCondProjDim: c.optionalInt('time_cond_proj_dim', positive),
@@ -83,10 +81,8 @@ export function parseUNetConfig(json: ConfigJson, source: string) {
     convOutKernel: c.int('conv_out_kernel', 3, positive),
   };
   for (const [i, channels] of config.blockOutChannels.entries()) {
-    const heads = config.numAttentionHeads[i]!;
-    const attention = downBlockTypes[i] === 'CrossAttnDownBlock2D';
-    if (attention && channels % heads !== 0) {
-      throw c.error('attention_head_dim', `heads that divide the ${channels} channels of block ${i}`);
+    if (config.numAttentionHeads[i]! > channels) {
+      throw c.error('attention_head_dim', `at most as many heads as the ${channels} channels of block ${i}`);
     }
     if (channels % config.normNumGroups !== 0) {
       throw c.error('norm_num_groups', `a divisor of the ${channels} channels of block ${i}`);
@@ -104,6 +100,34 @@ export function parseUNetConfig(json: ConfigJson, source: string) {
 
 /** Checked configuration of a UNet2DConditionModel. */
 export type UNetConfig = ReturnType<typeof parseUNetConfig>;
+
+/** Transformer blocks of each attention in a block: one number for all of them, or one for each. */
+type LayersPerBlock = (number | number[])[];
+
+/** The way up takes the same numbers as the way down, or its own list where they differ from one attention to the next. */
+function transformerLayersPerBlock(c: ConfigReader, layers: number[]): { down: LayersPerBlock; up: LayersPerBlock } {
+  const blocks = layers.length;
+  const [name, upName] = ['transformer_layers_per_block', 'reverse_transformer_layers_per_block'];
+  const read = (key: string, lengths: number[]): LayersPerBlock | null => {
+    const value = c.raw(key);
+    if (!Array.isArray(value) || !value.some(Array.isArray)) {
+      return value === null ? null : c.intOrList(key, blocks, undefined, { min: 0 });
+    }
+    const isCount = (n: unknown) => Number.isSafeInteger(n) && (n as number) >= 0;
+    const fits = (n: unknown, i: number) =>
+      isCount(n) || (Array.isArray(n) && n.length === lengths[i] && n.every(isCount));
+    if (value.length !== blocks || !value.every(fits)) {
+      throw c.error(key, `a list of ${blocks} counts or lists of counts, one for each of [${lengths}] attentions`);
+    }
+    return value;
+  };
+  const down = read(name, layers) ?? new Array<number>(blocks).fill(1);
+  const up = read(upName, layers.map((n) => n + 1).reverse());
+  if (!up && down.some(Array.isArray)) {
+    throw c.error(upName, `a list, because ${name} holds lists`);
+  }
+  return { down, up: up ?? [...down].reverse() };
+}
 
 /** Height and width of the latents that the model was trained on, or null. */
 function sampleSize(c: ConfigReader): [number, number] | null {

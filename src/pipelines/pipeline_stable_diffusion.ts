@@ -133,6 +133,33 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     this.vae.setAttention(name);
   }
 
+  /**
+   * Keeps only the model at work in memory: text encoder, UNet, VAE, one at a time (stable-diffusion-webui's medvram). The
+   * others are read from the checkpoint's files when their turn comes; pictures are identical.
+   *
+   * @throws InvalidArgumentError when a model was not loaded from files
+   */
+  async enableModelCpuOffload(): Promise<void> {
+    for (const model of [this.textEncoder, this.unet, this.vae]) {
+      await model.enableOffload();
+    }
+    this.unet.sequentialOffload = false;
+  }
+
+  /** The same, and of the UNet only the block at work (lowvram): least memory, every step reads all weights. */
+  async enableSequentialCpuOffload(): Promise<void> {
+    await this.enableModelCpuOffload();
+    this.unet.sequentialOffload = true;
+  }
+
+  /** Reads all weights back into memory for good. */
+  async disableCpuOffload(): Promise<void> {
+    for (const model of [this.textEncoder, this.unet, this.vae]) {
+      await model.disableOffload();
+    }
+    this.unet.sequentialOffload = false;
+  }
+
   /** Frees every weight; the pipeline cannot be used afterwards. */
   dispose(): void {
     this.scheduler.dispose();
@@ -188,14 +215,16 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     const noise = noiseSource(options, Math.max(pictures, 1));
     this.setTimesteps(options);
 
-    const promptEmbeds = encodePrompt(this.tokenizer, this.textEncoder, encodeInputs);
+    const promptEmbeds = await this.textEncoder.withWeights(() =>
+      encodePrompt(this.tokenizer, this.textEncoder, encodeInputs),
+    );
     const timings: Timings = { encode: seconds(begin), denoise: 0, decode: 0, total: 0, steps: [] };
     let latents: Tensor4D;
     try {
       const start = this.prepareLatents(pictures, height, width, noise.generator, options.latents);
       const inputs = { latents: start, promptEmbeds, guidance, options, generator: noise.generator };
       const denoiseBegin = performance.now();
-      latents = await this.drain(inputs, options, timings.steps);
+      latents = await this.unet.withWeights(() => this.drain(inputs, options, timings.steps));
       timings.denoise = seconds(denoiseBegin);
     } finally {
       promptEmbeds.dispose();
@@ -206,7 +235,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       return { images: latents, ...output };
     }
     const decodeBegin = performance.now();
-    const images = await this.decode(latents, outputType, {
+    const record = {
       prompts: typeof prompt === 'string' ? [prompt] : (prompt ?? []),
       options,
       height,
@@ -215,7 +244,8 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       steps: timings.steps.length,
       seeds: noise.seeds,
       modelName: this.modelName,
-    });
+    };
+    const images = await this.vae.withWeights(() => this.decode(latents, outputType, record));
     timings.decode = seconds(decodeBegin);
     timings.total = seconds(begin);
     return { images, ...output };

@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import type { AttentionSetting } from '../attention/index.js';
 import type { BackendName } from '../backends/index.js';
 import type { PhysicalType } from '../backends/types.js';
 import { ConfigError, InvalidArgumentError } from '../errors.js';
@@ -24,8 +25,8 @@ export interface FromPretrainedOptions extends Omit<ResolveOptions, 'onProgress'
   backend?: 'auto' | BackendName;
   /** How native backends store weights and activations; wasm and cpu always compute in float32. Default 'float32'. */
   dtype?: PhysicalType;
-  /** How attention is computed; see ATTENTION_NAMES. */
-  attention?: string;
+  /** How attention is computed: a name of ATTENTION_NAMES, or an object with one and its options. */
+  attention?: AttentionSetting;
   onProgress?: (progress: LoadProgress | ({ stage: 'download' } & DownloadProgress)) => void;
 }
 
