@@ -1,6 +1,6 @@
 import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { type AttentionSetting, resolveAttention } from '../attention/index.js';
+import { type AttentionSetting, type CrossAttention, resolveAttention } from '../attention/index.js';
 import { toPhysicalType } from '../backends/precision.js';
 import { InvalidArgumentError } from '../errors.js';
 import { ConfigReader } from '../loaders/config.js';
@@ -140,6 +140,11 @@ export class AutoencoderKL extends Model {
   /** Pixels per latent along an edge. */
   get scaleFactor(): number {
     return 2 ** (this.parsed.blockOutChannels.length - 1);
+  }
+
+  /** The attention layers of encoder and decoder. */
+  get attentionLayers(): CrossAttention[] {
+    return [this.encoder, this.decoder].flatMap(({ midBlock }) => midBlock.attention?.attention ?? []);
   }
 
   /** Computes the mid-blocks' attention in another way from now on; see ATTENTION_NAMES. */

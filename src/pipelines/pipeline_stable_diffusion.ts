@@ -1,5 +1,14 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
+import {
+  type AttentionName,
+  type AttentionOptions,
+  type AttentionSetting,
+  attentionStatistics,
+  resolveAttention,
+  restartTokenMerging,
+  type SliceSize,
+} from '../attention/index.js';
 import { InvalidArgumentError } from '../errors.js';
 import { GeneratedImage } from '../images/index.js';
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../models/index.js';
@@ -127,10 +136,45 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     return { tokenizer, textEncoder, unet, vae, scheduler };
   }
 
-  /** Computes attention in another way from now on, in the UNet and the VAE; see ATTENTION_NAMES. */
-  setAttention(name: string): void {
-    this.unet.setAttention(name);
-    this.vae.setAttention(name);
+  /**
+   * Computes attention in another way from now on, in the UNet and the VAE.
+   *
+   * @param setting a name of ATTENTION_NAMES, or an object with one and its options
+   * @throws InvalidArgumentError for a name that is not known and options out of range
+   */
+  setAttention(setting: AttentionSetting): void {
+    this.unet.setAttention(setting);
+    this.vae.setAttention(setting);
+  }
+
+  /** How many attention layers each class computed in the last call: what 'auto' took is seen here. */
+  get attentionStatistics(): Partial<Record<AttentionName, number>> {
+    const layers = this.unet.transformerBlocks.flatMap(({ attn1, attn2 }) => [attn1, attn2]);
+    return attentionStatistics([...layers, ...this.vae.attentionLayers]);
+  }
+
+  /**
+   * Computes the UNet's attention in slices, with less memory.
+   *
+   * @param sliceSize rows of batch x heads at a time, 'auto' for half of the heads, 'max' for the least memory
+   */
+  enableAttentionSlicing(sliceSize: SliceSize = 'auto'): void {
+    this.unet.setAttentionSlice(sliceSize);
+  }
+
+  /** Computes attention as before enableAttentionSlicing. */
+  disableAttentionSlicing(): void {
+    this.unet.setAttentionSlice(null);
+  }
+
+  /** The same as setAttention('memory-efficient'), under the name that it has in diffusers. */
+  enableXformersMemoryEfficientAttention(options: Pick<AttentionOptions, 'attentionOp'> = {}): void {
+    this.setAttention({ name: 'memory-efficient', ...options });
+  }
+
+  /** Back to what the environment or the backend decides. */
+  disableXformersMemoryEfficientAttention(): void {
+    this.setAttention(resolveAttention());
   }
 
   /**
@@ -214,6 +258,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     const pictures = promptCount(encodeInputs) * numImagesPerPrompt;
     const noise = noiseSource(options, Math.max(pictures, 1));
     this.setTimesteps(options);
+    restartTokenMerging(this);
 
     const promptEmbeds = await this.textEncoder.withWeights(() =>
       encodePrompt(this.tokenizer, this.textEncoder, encodeInputs),
