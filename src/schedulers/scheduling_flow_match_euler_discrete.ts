@@ -113,7 +113,7 @@ export class FlowMatchEulerDiscreteScheduler extends SchedulerMixin<typeof FIELD
         this.checkList(name, list);
       }
     }
-    const steps = numInferenceSteps ?? sigmas?.length ?? timesteps?.length;
+    const steps = this.checkCount(numInferenceSteps ?? sigmas?.length ?? timesteps?.length);
     const counts = [sigmas?.length ?? steps, timesteps?.length ?? steps];
     if (counts.some((count) => count !== steps)) {
       throw new InvalidArgumentError(
@@ -121,7 +121,7 @@ export class FlowMatchEulerDiscreteScheduler extends SchedulerMixin<typeof FIELD
           `(${steps}), got ${sigmas?.length ?? 'no'} sigmas and ${timesteps?.length ?? 'no'} timesteps`,
       );
     }
-    return this.checkCount(steps);
+    return steps;
   }
 
   private evenSigmas(steps: number, { sigmas, timesteps }: SetTimestepsOptions): number[] {

@@ -64,6 +64,7 @@ export class PNDMScheduler extends AlphaScheduler<typeof FIELDS> {
 
   step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, _options: StepOptions = {}): SchedulerOutput {
     this.checkStep(modelOutput, timestep, sample);
+    this.checkScheduled(timestep);
     const prevSample = tf.tidy(() =>
       this.counter < this.prkTimesteps.length
         ? this.stepPrk(modelOutput, timestep, sample)

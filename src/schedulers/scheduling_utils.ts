@@ -367,15 +367,19 @@ export abstract class SchedulerMixin<F extends Fields = Fields> {
    */
   protected indexForTimestep(timestep: number): number {
     const wanted = f32(timestep);
+    this.checkScheduled(wanted);
     const first = this.timesteps.indexOf(wanted);
-    if (first === -1) {
+    const second = this.timesteps.indexOf(wanted, first + 1);
+    return second === -1 ? first : second;
+  }
+
+  protected checkScheduled(timestep: number): void {
+    if (!this.timesteps.includes(timestep)) {
       throw new InvalidArgumentError(
         `[${this.className}] timestep ${timestep} is not in the schedule; pass one of scheduler.timesteps: ` +
           `${this.timesteps.slice(0, 12).join(', ')}${this.timesteps.length > 12 ? ', ...' : ''}`,
       );
     }
-    const second = this.timesteps.indexOf(wanted, first + 1);
-    return second === -1 ? first : second;
   }
 
   /** The index of this step, found from the timestep when it is the first one of the loop. */

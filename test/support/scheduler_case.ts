@@ -5,7 +5,7 @@ import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { loadSafetensors } from './safetensors.js';
 
 const f = Math.fround;
-/** Every sample of the reference cases, in torch's order. */
+/** Shape of the samples of the reference cases, in torch's order. */
 const SHAPE: [number, number, number, number] = [1, 4, 8, 8];
 const SIZE = 256;
 
@@ -14,8 +14,9 @@ export interface SchedulerCase {
   name: string;
   scheduler: string;
   config: Record<string, unknown>;
-  steps: number;
-  setTimesteps: SetTimestepsOptions | undefined;
+  /** Arguments of setTimesteps. */
+  steps: number | undefined;
+  setTimesteps: SetTimestepsOptions;
   generatorSeed: number;
   stepOptions: StepOptions;
   timesteps: Float32Array;
@@ -32,12 +33,16 @@ export function loadCases(folder: string): SchedulerCase[] {
     .map((file) => {
       const { tensors, metadata } = loadSafetensors(`${folder}/${file}`);
       const x = tensors.x!.data as Float32Array;
+      const custom = camelCased(
+        JSON.parse(metadata.set_timesteps ?? 'null') ?? { numInferenceSteps: Number(metadata.steps) },
+      );
+      const { numInferenceSteps: steps, ...setTimesteps } = custom as { numInferenceSteps?: number };
       return {
         name: file.replace('.safetensors', ''),
         scheduler: metadata.scheduler!,
         config: JSON.parse(metadata.config!),
-        steps: Number(metadata.steps),
-        setTimesteps: metadata.set_timesteps ? camelCased(JSON.parse(metadata.set_timesteps)) : undefined,
+        steps,
+        setTimesteps,
         generatorSeed: Number(metadata.generator_seed),
         stepOptions: camelCased(JSON.parse(metadata.step_kwargs!)),
         timesteps: tensors.timesteps!.data as Float32Array,
@@ -78,7 +83,7 @@ export function toTensor(data: Float32Array): tf.Tensor4D {
   return tf.tidy(() => tf.transpose(tf.tensor4d(data, SHAPE), [0, 2, 3, 1]));
 }
 
-function camelCased(options: Record<string, unknown>): Record<string, unknown> {
+export function camelCased(options: Record<string, unknown>): Record<string, unknown> {
   const name = (key: string): string => key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
   return Object.fromEntries(Object.entries(options).map(([key, value]) => [name(key), value]));
 }
