@@ -17,6 +17,7 @@
 
 
 #include "../native/cpu/attention.h"
+#include "../native/cpu/attention_half.h"
 
 using namespace tfjs_diffusers;
 
@@ -99,12 +100,10 @@ class Operand {
       if (type_ == AttentionType::f32) {
         std::memcpy(place, &value, 4);
       } else if (type_ == AttentionType::bf16) {
-        uint32_t bits;
-        std::memcpy(&bits, &value, 4);
-        const uint16_t half = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+        const uint16_t half = attention_detail::float_to_bf16(value);
         std::memcpy(place, &half, 2);
       } else {
-        const _Float16 half = static_cast<_Float16>(value);
+        const uint16_t half = attention_detail::float_to_f16(value);
         std::memcpy(place, &half, 2);
       }
     });
@@ -120,12 +119,11 @@ class Operand {
       } else if (type_ == AttentionType::bf16) {
         uint16_t half;
         std::memcpy(&half, place, 2);
-        const uint32_t bits = static_cast<uint32_t>(half) << 16;
-        std::memcpy(&value, &bits, 4);
+        value = attention_detail::bf16_to_float(half);
       } else {
-        _Float16 half;
+        uint16_t half;
         std::memcpy(&half, place, 2);
-        value = static_cast<float>(half);
+        value = attention_detail::f16_to_float(half);
       }
       values[static_cast<size_t>(to)] = value;
     });

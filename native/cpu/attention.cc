@@ -65,14 +65,14 @@ bool empty(const AttentionProblem& p) { return p.batch == 0 || p.heads == 0 || p
 std::atomic<AttentionIsa> forced_isa{AttentionIsa::automatic};
 
 const Kernels* kernels_of(AttentionIsa isa, AttentionType type) {
-  switch (isa) {
-    case AttentionIsa::avx512_bf16:
-      if (type == AttentionType::bf16) return attention_detail::avx512_bf16_kernels();
-      return attention_detail::avx512_kernels();
-    case AttentionIsa::avx512: return attention_detail::avx512_kernels();
-    case AttentionIsa::avx2: return attention_detail::avx2_kernels();
-    default: return attention_detail::scalar_kernels();
-  }
+#if ATTENTION_X86
+  if (isa == AttentionIsa::avx512_bf16 && type == AttentionType::bf16) return attention_detail::avx512_bf16_kernels();
+  if (isa >= AttentionIsa::avx512) return attention_detail::avx512_kernels();
+  if (isa == AttentionIsa::avx2) return attention_detail::avx2_kernels();
+#else
+  (void)isa, (void)type;
+#endif
+  return attention_detail::scalar_kernels();
 }
 
 // Keys per block: enough to pay for loading and storing the running output once per block, while the block's K and V stay in the second

@@ -69,7 +69,7 @@ struct AttentionGradients {
   AttentionStrides dv_strides;
 };
 
-// Writes out and, when asked, lse. threads <= 0 takes OpenMP's number. The result does not depend on the number of threads.
+// Writes out and, when asked, lse; neither may overlap the inputs. threads <= 0 takes OpenMP's number. The result does not depend on the number of threads.
 // Throws std::invalid_argument for a problem that makes no sense and std::bad_alloc when there is no scratch memory.
 // A query whose every key is masked gives 0 and a log-sum-exp of -inf, as torch's scaled_dot_product_attention does (and its gradients
 // are 0); other non-finite inputs spread as they do through softmax(Q K^T) V.

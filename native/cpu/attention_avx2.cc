@@ -131,12 +131,4 @@ const Kernels* avx2_kernels() {
 
 ATTENTION_TARGET_END
 
-#else
-#include "attention_kernels.h"
-
-namespace tfjs_diffusers {
-namespace attention_detail {
-const Kernels* avx2_kernels() { return nullptr; }
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
 #endif

@@ -126,12 +126,4 @@ const Kernels* avx512_bf16_kernels() {
 
 ATTENTION_TARGET_END
 
-#else
-#include "attention_kernels.h"
-
-namespace tfjs_diffusers {
-namespace attention_detail {
-const Kernels* avx512_bf16_kernels() { return nullptr; }
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
 #endif

@@ -48,9 +48,9 @@ struct Kernels {
 };
 
 const Kernels* scalar_kernels();
-const Kernels* avx2_kernels();         // null when not built for x86-64
-const Kernels* avx512_kernels();       // null when not built for x86-64
-const Kernels* avx512_bf16_kernels();  // bfloat16 problems only
+const Kernels* avx2_kernels();         // x86-64 only
+const Kernels* avx512_kernels();       // x86-64 only
+const Kernels* avx512_bf16_kernels();  // x86-64 only; bfloat16 problems
 
 }  // namespace attention_detail
 }  // namespace tfjs_diffusers
