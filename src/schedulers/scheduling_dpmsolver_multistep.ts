@@ -1,27 +1,16 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../errors.js';
-import { lambdasOf } from './betas.js';
+import { DPM_SOLVER_FIELDS, DPMSolverScheduler } from './dpm_solver_scheduler.js';
 import { type AlgorithmType, checkThirdOrder, combine, stepCoefficients } from './dpm_solver_update.js';
 import { f32, log32, roundHalfEven } from './numeric.js';
-import { choice, extendedNumber, flag, integer, number, type OptionsOf, optional } from './scheduler_config.js';
-import {
-  NOISE_SCHEDULE_FIELDS,
-  SIGMA_CONVERSION_FIELDS,
-  spacingFields,
-  THRESHOLDING_FIELDS,
-  VARIANCE_TYPES,
-} from './scheduler_fields.js';
+import { choice, flag, type OptionsOf } from './scheduler_config.js';
+import { spacingFields } from './scheduler_fields.js';
 import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
 import { convertSigmas, karrasSigmas } from './sigmas.js';
-import { SolverScheduler } from './solver_scheduler.js';
 import { solverTimesteps } from './timestep_spacing.js';
 
 const FIELDS = {
-  ...NOISE_SCHEDULE_FIELDS,
-  ...THRESHOLDING_FIELDS,
-  ...SIGMA_CONVERSION_FIELDS,
+  ...DPM_SOLVER_FIELDS,
   ...spacingFields('linspace'),
-  solver_order: integer(2, 1),
   algorithm_type: choice<AlgorithmType | 'deis'>('dpmsolver++', [
     'dpmsolver',
     'dpmsolver++',
@@ -29,18 +18,10 @@ const FIELDS = {
     'sde-dpmsolver++',
     'deis',
   ]),
-  solver_type: choice<string>('midpoint', ['midpoint', 'heun', 'logrho', 'bh1', 'bh2']),
   lower_order_final: flag(true),
   euler_at_final: flag(false),
   use_lu_lambdas: flag(false),
-  use_flow_sigmas: flag(false),
-  flow_shift: number(1),
-  final_sigmas_type: choice<'zero' | 'sigma_min'>('zero', ['zero', 'sigma_min']),
-  lambda_min_clipped: extendedNumber(-Infinity),
-  variance_type: optional(choice('learned', VARIANCE_TYPES)),
   rescale_betas_zero_snr: flag(false),
-  use_dynamic_shifting: flag(false),
-  time_shift_type: choice<'exponential' | 'linear'>('exponential', ['exponential', 'linear']),
 };
 
 /**
@@ -48,7 +29,7 @@ const FIELDS = {
  * diffusers/schedulers/scheduling_dpmsolver_multistep.py).
  * `setTimesteps` takes `timesteps` and `mu`; `step` takes `generator` and `varianceNoise` (the "sde-" algorithms).
  */
-export class DPMSolverMultistepScheduler extends SolverScheduler<typeof FIELDS> {
+export class DPMSolverMultistepScheduler extends DPMSolverScheduler<typeof FIELDS> {
   static override readonly className: string = 'DPMSolverMultistepScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = {
@@ -63,36 +44,10 @@ export class DPMSolverMultistepScheduler extends SolverScheduler<typeof FIELDS> 
 
   constructor(options: OptionsOf<typeof FIELDS> = {}) {
     super(options);
-    const { algorithm_type, solver_type, final_sigmas_type } = this.config;
-    if (algorithm_type === 'deis') {
-      this.updateConfig({ algorithm_type: 'dpmsolver++' });
-    }
-    if (solver_type !== 'midpoint' && solver_type !== 'heun') {
-      this.updateConfig({ solver_type: 'midpoint' });
-    }
-    if (!this.predictsOriginal && final_sigmas_type === 'zero') {
-      throw new InvalidArgumentError(
-        `[DPMSolverMultistepScheduler] final_sigmas_type "zero" does not go with algorithm_type "${algorithm_type}"; ` +
-          'set final_sigmas_type to "sigma_min"',
-      );
-    }
-  }
-
-  private get algorithm(): AlgorithmType {
-    return this.config.algorithm_type as AlgorithmType;
-  }
-
-  private get predictsOriginal(): boolean {
-    return this.algorithm.endsWith('++');
   }
 
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
-    this.checkPredictionType([
-      'epsilon',
-      'sample',
-      'v_prediction',
-      ...(this.predictsOriginal ? (['flow_prediction'] as const) : []),
-    ]);
+    this.checkPrediction();
     const steps = this.checkSteps(numInferenceSteps, options, ['timesteps', 'mu']);
     this.checkConflicts(options, [
       'use_karras_sigmas',
@@ -103,8 +58,7 @@ export class DPMSolverMultistepScheduler extends SolverScheduler<typeof FIELDS> 
     ]);
     this.applyShift(options);
     const { sigmas, timesteps } = this.schedule(steps, options.timesteps);
-    const last = this.config.final_sigmas_type === 'sigma_min' ? this.trainingSigmas()[0]! : 0;
-    this.begin([...sigmas, last], timesteps);
+    this.begin([...sigmas, this.finalSigma()], timesteps);
     this.lowerOrderNums = 0;
   }
 
@@ -137,12 +91,6 @@ export class DPMSolverMultistepScheduler extends SolverScheduler<typeof FIELDS> 
     return { sigmas: this.sigmasAt(timesteps), timesteps };
   }
 
-  /** Training steps whose lambda is not below `lambda_min_clipped`. */
-  private usableSteps(): number {
-    const least = f32(this.config.lambda_min_clipped);
-    return lambdasOf(this.alphasCumprod).filter((lambda) => lambda >= least).length;
-  }
-
   step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, options: StepOptions = {}): SchedulerOutput {
     this.checkStep(modelOutput, timestep, sample, this.varianceFactor(modelOutput, sample));
     const index = this.beginStep(timestep);
@@ -168,21 +116,6 @@ export class DPMSolverMultistepScheduler extends SolverScheduler<typeof FIELDS> 
       return 1;
     }
     return solver_order === 2 || this.lowerOrderNums < 2 || (index === count - 2 && short) ? 2 : 3;
-  }
-
-  /** The model's output as the clean sample (the "++" algorithms) or the noise. */
-  private convertModelOutput(modelOutput: tf.Tensor, sample: tf.Tensor, index: number): tf.Tensor {
-    const output = this.withoutVariance(modelOutput, sample);
-    if (this.predictsOriginal) {
-      return this.predictOriginal(output, sample, index);
-    }
-    const epsilon = this.predictEpsilon(output, sample, index);
-    if (!this.config.thresholding) {
-      return epsilon;
-    }
-    const { alpha, sigma } = this.point(index);
-    const original = this.threshold(tf.div(tf.sub(sample, tf.mul(sigma, epsilon)), alpha));
-    return tf.div(tf.sub(sample, tf.mul(alpha, original)), sigma);
   }
 
   private update(order: number, index: number, sample: tf.Tensor, noise: tf.Tensor | undefined): tf.Tensor {

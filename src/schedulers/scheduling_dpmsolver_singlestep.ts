@@ -1,39 +1,20 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../errors.js';
-import { lambdasOf } from './betas.js';
+import { DPM_SOLVER_FIELDS, DPMSolverScheduler } from './dpm_solver_scheduler.js';
 import { type AlgorithmType, combine, stepCoefficients } from './dpm_solver_update.js';
 import { f32, linspace, roundHalfEven } from './numeric.js';
-import { choice, extendedNumber, flag, integer, number, type OptionsOf, optional } from './scheduler_config.js';
-import {
-  NOISE_SCHEDULE_FIELDS,
-  SIGMA_CONVERSION_FIELDS,
-  THRESHOLDING_FIELDS,
-  VARIANCE_TYPES,
-} from './scheduler_fields.js';
+import { choice, flag, type OptionsOf } from './scheduler_config.js';
 import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
 import { convertSigmas } from './sigmas.js';
-import { SolverScheduler } from './solver_scheduler.js';
 
 const FIELDS = {
-  ...NOISE_SCHEDULE_FIELDS,
-  ...THRESHOLDING_FIELDS,
-  ...SIGMA_CONVERSION_FIELDS,
-  solver_order: integer(2, 1),
+  ...DPM_SOLVER_FIELDS,
   algorithm_type: choice<AlgorithmType | 'deis'>('dpmsolver++', [
     'dpmsolver',
     'dpmsolver++',
     'sde-dpmsolver++',
     'deis',
   ]),
-  solver_type: choice<string>('midpoint', ['midpoint', 'heun', 'logrho', 'bh1', 'bh2']),
   lower_order_final: flag(false),
-  use_flow_sigmas: flag(false),
-  flow_shift: number(1),
-  final_sigmas_type: choice<'zero' | 'sigma_min'>('zero', ['zero', 'sigma_min']),
-  lambda_min_clipped: extendedNumber(-Infinity),
-  variance_type: optional(choice('learned', VARIANCE_TYPES)),
-  use_dynamic_shifting: flag(false),
-  time_shift_type: choice<'exponential' | 'linear'>('exponential', ['exponential', 'linear']),
 };
 
 /**
@@ -41,7 +22,7 @@ const FIELDS = {
  * diffusers/schedulers/scheduling_dpmsolver_singlestep.py): steps go in groups of `solver_order`, each group from its
  * first sample. `setTimesteps` takes `timesteps` and `mu`; `step` takes `generator` ("sde-dpmsolver++").
  */
-export class DPMSolverSinglestepScheduler extends SolverScheduler<typeof FIELDS> {
+export class DPMSolverSinglestepScheduler extends DPMSolverScheduler<typeof FIELDS> {
   static override readonly className: string = 'DPMSolverSinglestepScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { dpmpp_2s: {}, dpmpp_2s_karras: { use_karras_sigmas: true } };
@@ -53,38 +34,16 @@ export class DPMSolverSinglestepScheduler extends SolverScheduler<typeof FIELDS>
 
   constructor(options: OptionsOf<typeof FIELDS> = {}) {
     super(options);
-    const { algorithm_type, solver_type, final_sigmas_type } = this.config;
-    if (algorithm_type === 'deis') {
-      this.updateConfig({ algorithm_type: 'dpmsolver++' });
-    }
-    if (solver_type !== 'midpoint' && solver_type !== 'heun') {
-      this.updateConfig({ solver_type: 'midpoint' });
-    }
-    if (!this.predictsOriginal && final_sigmas_type === 'zero') {
-      throw new InvalidArgumentError(
-        '[DPMSolverSinglestepScheduler] final_sigmas_type "zero" does not go with algorithm_type "dpmsolver"; ' +
-          'set final_sigmas_type to "sigma_min"',
-      );
-    }
-  }
-
-  private get predictsOriginal(): boolean {
-    return this.config.algorithm_type !== 'dpmsolver';
   }
 
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
-    this.checkPredictionType([
-      'epsilon',
-      'sample',
-      'v_prediction',
-      ...(this.predictsOriginal ? (['flow_prediction'] as const) : []),
-    ]);
+    this.checkPrediction();
     const steps = this.checkSteps(numInferenceSteps, options, ['timesteps', 'mu']);
     this.checkConflicts(options, ['use_karras_sigmas', 'use_exponential_sigmas', 'use_beta_sigmas', 'use_flow_sigmas']);
     this.applyShift(options);
     const { sigmas, timesteps } = this.schedule(steps, options.timesteps);
     const { final_sigmas_type, solver_order } = this.config;
-    this.begin([...sigmas, final_sigmas_type === 'sigma_min' ? this.trainingSigmas()[0]! : 0], timesteps);
+    this.begin([...sigmas, this.finalSigma()], timesteps);
     if (steps % solver_order !== 0 || final_sigmas_type === 'zero') {
       this.updateConfig({ lower_order_final: true });
     }
@@ -105,11 +64,9 @@ export class DPMSolverSinglestepScheduler extends SolverScheduler<typeof FIELDS>
       const sigmas = this.flowSigmas(steps);
       return { sigmas, timesteps: sigmas.map((sigma) => sigma * config.num_train_timesteps) };
     }
-    const least = f32(config.lambda_min_clipped);
-    const usable = lambdasOf(this.alphasCumprod).filter((lambda) => lambda >= least).length;
     const timesteps =
       custom?.map(Math.trunc) ??
-      linspace(0, usable - 1, steps + 1)
+      linspace(0, this.usableSteps() - 1, steps + 1)
         .map(roundHalfEven)
         .reverse()
         .slice(0, -1);
@@ -137,12 +94,9 @@ export class DPMSolverSinglestepScheduler extends SolverScheduler<typeof FIELDS>
     this.checkStep(modelOutput, timestep, sample, this.varianceFactor(modelOutput, sample));
     const index = this.beginStep(timestep);
     const prevSample = tf.tidy(() => {
-      const output = this.withoutVariance(modelOutput, sample);
-      this.remember(
-        this.predictsOriginal ? this.predictOriginal(output, sample, index) : this.predictNoise(output, sample, index),
-      );
-      const stochastic = this.config.algorithm_type === 'sde-dpmsolver++';
-      const noise = stochastic ? this.noiseLike(output, options) : undefined;
+      const converted = this.convertModelOutput(modelOutput, sample, index);
+      this.remember(converted);
+      const noise = this.algorithm.startsWith('sde') ? this.noiseLike(converted, options) : undefined;
       const order = Math.min(this.orders[index]!, this.outputs.length);
       if (order === 1) {
         this.release(this.groupSample);
@@ -159,21 +113,11 @@ export class DPMSolverSinglestepScheduler extends SolverScheduler<typeof FIELDS>
     this.groupSample = null;
   }
 
-  private predictNoise(output: tf.Tensor, sample: tf.Tensor, index: number): tf.Tensor {
-    const epsilon = this.predictEpsilon(output, sample, index);
-    if (!this.config.thresholding) {
-      return epsilon;
-    }
-    const { alpha, sigma } = this.point(index);
-    const original = this.threshold(tf.div(tf.sub(sample, tf.mul(sigma, epsilon)), alpha));
-    return tf.div(tf.sub(sample, tf.mul(alpha, original)), sigma);
-  }
-
   private update(order: number, index: number, noise: tf.Tensor | undefined): tf.Tensor {
     const sample = this.groupSample!;
     const from = this.point(index + 1 - order);
     const to = this.point(index + 1);
-    const c = stepCoefficients(this.config.algorithm_type as AlgorithmType, from, to);
+    const c = stepCoefficients(this.algorithm, from, to);
     const [m0, m1, m2] = [...this.outputs].reverse() as [tf.Tensor, tf.Tensor, tf.Tensor];
     if (order === 1) {
       return combine([

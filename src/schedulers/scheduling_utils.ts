@@ -2,90 +2,16 @@ import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
 import { randnTensor } from '../utils/randn_tensor.js';
 import { TorchGenerator } from '../utils/torch_generator.js';
+import { ConfigMixin, type ConfigurableClass } from './config_mixin.js';
 import { f32 } from './numeric.js';
-import {
-  type ConfigOf,
-  extractOptions,
-  type Fields,
-  resolveConfig,
-  type SchedulerConfigJson,
-  withoutNotes,
-} from './scheduler_config.js';
+import type { Fields } from './scheduler_config.js';
 import type { PredictionType } from './scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduler_types.js';
 
-/** What a step gives. The caller owns the tensors and disposes them. */
-export interface SchedulerOutput {
-  /** The sample at the next, less noisy timestep. */
-  prevSample: tf.Tensor;
-  /** The clean sample that the model's output stands for, where the scheduler computes one. */
-  predOriginalSample?: tf.Tensor;
-  /** LCM: the clean sample that its consistency function gives. */
-  denoised?: tf.Tensor;
-  /** TCD: the sample at the timestep that the noise is added from. */
-  predNoisedSample?: tf.Tensor;
-}
-
-/** Options of `step`; each scheduler takes those that its own documentation names and ignores the others. */
-export interface StepOptions {
-  /** Where noise comes from: one generator, or one per batch item. Without it, from a randomly seeded one. */
-  generator?: TorchGenerator | readonly TorchGenerator[];
-  /** DDIM: 0 is deterministic, 1 is DDPM's noise. TCD: strength of the noise, gamma in its paper. */
-  eta?: number;
-  /** DDIM: derive the noise again from the clipped clean sample, as GLIDE does. */
-  useClippedModelOutput?: boolean;
-  /** DDIM and DPMSolverMultistep: the noise itself, of the sample's shape, instead of a generator. */
-  varianceNoise?: tf.Tensor;
-  /** Euler: noise added back before a step, for noise levels within [sTmin, sTmax] (Karras et al., Algorithm 2). */
-  sChurn?: number;
-  sTmin?: number;
-  sTmax?: number;
-  sNoise?: number;
-  /** LMS: number of past derivatives used. */
-  order?: number;
-}
-
-/** Options of `setTimesteps`; asking a scheduler for one that it does not take is an error. */
-export interface SetTimestepsOptions {
-  /** Descending training steps to use instead of a number of steps. */
-  timesteps?: readonly number[];
-  /** Descending noise levels to use instead of a number of steps. */
-  sigmas?: readonly number[];
-  /** Shift of the flow schedules for the picture's size, with `use_dynamic_shifting`. */
-  mu?: number;
-  /** LCM and TCD: steps of the schedule that the model was distilled with. */
-  originalInferenceSteps?: number;
-  /** LCM and TCD: share of the schedule that is used, for image to image. */
-  strength?: number;
-}
+export type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduler_types.js';
 
 /** A scheduler class, as `schedulerFromConfig` and the registry handle it. */
-export interface SchedulerClass<S extends SchedulerMixin = SchedulerMixin> {
-  new (options?: Readonly<Record<string, unknown>>): S;
-  /** diffusers' name, `_class_name` in scheduler_config.json. */
-  readonly className: string;
-  readonly fields: Fields;
-  /** Usual short names, each with the configuration entries that it stands for. */
-  readonly shortNames: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
-  readonly compatibles: readonly string[];
-  fromConfig(config: SchedulerConfigJson, overrides?: object): S;
-}
-
-/** Schedulers that can be made from one another's configuration (`KarrasDiffusionSchedulers` of diffusers). */
-export const KARRAS_DIFFUSION_SCHEDULERS: readonly string[] = [
-  'DDIMScheduler',
-  'DDPMScheduler',
-  'PNDMScheduler',
-  'LMSDiscreteScheduler',
-  'EulerDiscreteScheduler',
-  'HeunDiscreteScheduler',
-  'EulerAncestralDiscreteScheduler',
-  'DPMSolverMultistepScheduler',
-  'DPMSolverSinglestepScheduler',
-  'KDPM2DiscreteScheduler',
-  'KDPM2AncestralDiscreteScheduler',
-  'DEISMultistepScheduler',
-  'UniPCMultistepScheduler',
-];
+export type SchedulerClass = ConfigurableClass<SchedulerMixin>;
 
 let defaultGenerator: TorchGenerator | undefined;
 
@@ -98,12 +24,7 @@ let defaultGenerator: TorchGenerator | undefined;
  * alone. What a multistep method keeps survives an enclosing `tf.tidy`; it is freed by the last step of the schedule, by
  * `setTimesteps` and by `dispose`.
  */
-export abstract class SchedulerMixin<F extends Fields = Fields> {
-  static readonly className: string = '';
-  static readonly fields: Fields = {};
-  static readonly shortNames: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {};
-  static readonly compatibles: readonly string[] = KARRAS_DIFFUSION_SCHEDULERS;
-
+export abstract class SchedulerMixin<F extends Fields = Fields> extends ConfigMixin<F> {
   /** Model calls per step of the method; `timesteps` counts model calls. */
   readonly order: number = 1;
   /** Training steps at which the model is called, first one first. */
@@ -114,67 +35,6 @@ export abstract class SchedulerMixin<F extends Fields = Fields> {
   protected currentStep: number | null = null;
   private firstStep: number | null = null;
   private readonly kept = new Set<tf.Tensor>();
-  private settings: ConfigOf<F>;
-
-  constructor(options: object = {}) {
-    const { className, fields } = this.constructor as unknown as SchedulerClass;
-    this.settings = Object.freeze(resolveConfig(className, fields as F, options));
-  }
-
-  /**
-   * A scheduler of this class from a scheduler_config.json or from another scheduler's `config`. Entries that this
-   * class does not know are kept in `config`, so that a scheduler made from that has them again.
-   *
-   * @param overrides entries that win over the configuration's, in camelCase or snake_case.
-   * @throws InvalidArgumentError for a value that the class cannot use.
-   */
-  // biome-ignore-start lint/complexity/noThisInStatic: `this` is the class that inherits the method, and is made
-  static fromConfig<S extends SchedulerMixin>(
-    this: { new (options?: never): S; className: string; fields: Fields },
-    config: SchedulerConfigJson,
-    overrides: object = {},
-  ): S {
-    if (typeof config !== 'object' || config === null || Array.isArray(config)) {
-      const got = Array.isArray(config) ? 'an array' : config === null ? 'null' : typeof config;
-      throw new InvalidArgumentError(
-        `[${this.className}.fromConfig] expects the object of a scheduler_config.json, got ${got}`,
-      );
-    }
-    const { options, hidden } = extractOptions(this.fields, config, overrides);
-    const scheduler = new this(options as never);
-    if ('_class_name' in hidden) {
-      hidden._class_name = this.className;
-    }
-    scheduler.updateConfig(hidden);
-    return scheduler;
-  }
-  // biome-ignore-end lint/complexity/noThisInStatic: see above
-
-  /** The configuration by diffusers' names; frozen. Other schedulers' `fromConfig` take it. */
-  get config(): ConfigOf<F> & SchedulerConfigJson {
-    return this.settings as ConfigOf<F> & SchedulerConfigJson;
-  }
-
-  /** diffusers' name of this class. */
-  get className(): string {
-    return (this.constructor as unknown as SchedulerClass).className;
-  }
-
-  /** Names of the classes that can be made from this scheduler's configuration. */
-  get compatibles(): readonly string[] {
-    return (this.constructor as unknown as SchedulerClass).compatibles;
-  }
-
-  /** The content of a scheduler_config.json for this scheduler. `toPythonJson` writes it as text that Python reads. */
-  toConfig(): Record<string, unknown> {
-    return { ...withoutNotes(this.settings), _class_name: this.className };
-  }
-
-  /** Same as `toConfig`. */
-  saveConfig(): Record<string, unknown> {
-    return this.toConfig();
-  }
-
   /** Standard deviation that the first sample has: the starting noise is multiplied by it. */
   abstract get initNoiseSigma(): number;
 
@@ -233,16 +93,12 @@ export abstract class SchedulerMixin<F extends Fields = Fields> {
 
   /** Number of training steps. */
   get length(): number {
-    return this.settings.num_train_timesteps as number;
+    return this.config.num_train_timesteps as number;
   }
 
   /** Whether steps can be taken only after `setTimesteps`. */
   protected get needsTimesteps(): boolean {
     return true;
-  }
-
-  protected updateConfig(entries: Readonly<Record<string, unknown>>): void {
-    this.settings = Object.freeze({ ...this.settings, ...entries }) as ConfigOf<F>;
   }
 
   /** A copy of `tensor` (sharing its data) that outlives tidies, until `release`, `dispose` or the next schedule. */
@@ -334,7 +190,7 @@ export abstract class SchedulerMixin<F extends Fields = Fields> {
 
   /** Refuses a prediction type that other schedulers know but this one cannot work with. */
   protected checkPredictionType(supported: readonly PredictionType[]): void {
-    const type = this.settings.prediction_type as PredictionType;
+    const type = this.config.prediction_type as PredictionType;
     if (!supported.includes(type)) {
       throw new InvalidArgumentError(
         `[${this.className}] prediction_type expects one of ${supported.map((t) => `"${t}"`).join(', ')}, got "${type}"`,
