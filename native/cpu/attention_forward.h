@@ -94,7 +94,6 @@ class Forward {
     A::pack_columns(rows_of(p_.q, p_.type, p_.q_strides, task.batch, task.head, first_query(task, index),
                             query_count(task, index), p_.head_size),
                     p_.scale < 0, t.queries, staging_);
-    for (int64_t i = 0; i < p_.value_size * kQueryTile; i += V::kWidth) V::store(t.out + i, V::zero());
     for (int64_t i = 0; i < kQueryTile; i += V::kWidth) {
       V::store(t.maximum + i, V::set1(-std::numeric_limits<float>::infinity()));
       V::store(t.total + i, V::zero());
@@ -116,15 +115,19 @@ class Forward {
     } else {
       multiply_long<A, true>(scores, count, vectors);
     }
-    raise_maximum(t, vectors);
+    raise_maximum(t, vectors, k0 == 0);
     exponentiate<A>(scores_, count, vectors, exponent_factor_, shift_, t.total);
     const TileOperands values = {values_,    1,      value_row_, scores_, kQueryTile, divide_up(count, A::kPair),
                                  t.out, kQueryTile, nullptr};
-    multiply<A, TileStore::add>(values, p_.value_size, vectors);
+    if (k0 == 0) {
+      multiply<A, TileStore::assign>(values, p_.value_size, vectors);
+    } else {
+      multiply<A, TileStore::add>(values, p_.value_size, vectors);
+    }
   }
 
   // Takes the block's maximum into the running one, and rescales what was summed under the old one where it rose.
-  void raise_maximum(const Tile& t, int64_t vectors) {
+  void raise_maximum(const Tile& t, int64_t vectors, bool first) {
     // Slightly below the maximum, by more than rounding can lift it: the exponent of the largest score is then not below zero, where the
     // polynomial of exp2 would start at the far end of its interval and give 1 with its largest error.
     const F low = V::set1(exponent_factor_ * (1.0f - 0x1p-22f)), high = V::set1(exponent_factor_ * (1.0f + 0x1p-22f));
@@ -137,6 +140,7 @@ class Forward {
       V::store(shift_ + c, shift);
       if (!V::any_not_equal(before, after)) continue;
       V::store(t.maximum + c, after);
+      if (first) continue;
       const F shrink = V::template exp2<5>(V::sub(before, shift));
       V::store(t.total + c, V::mul(V::load(t.total + c), shrink));
       for (int64_t i = 0; i < p_.value_size; ++i) {
