@@ -95,7 +95,10 @@ export abstract class ConfigMixin<F extends Fields = Fields> {
     return (this.constructor as unknown as ConfigurableClass).compatibles;
   }
 
-  /** The content of a scheduler_config.json for this scheduler. `toPythonJson` writes it as text that Python reads. */
+  /**
+   * The content of a scheduler_config.json for this scheduler. Values may be infinite, which standard JSON cannot say:
+   * `stringifyPythonJson` of the loaders writes them as Python does.
+   */
   toConfig(): Record<string, unknown> {
     return { ...withoutNotes(this.settings), _class_name: this.className };
   }
@@ -105,7 +108,8 @@ export abstract class ConfigMixin<F extends Fields = Fields> {
     return this.toConfig();
   }
 
-  protected updateConfig(entries: Readonly<Record<string, unknown>>): void {
+  /** Replaces entries of the configuration (diffusers' `register_to_config`). */
+  updateConfig(entries: Readonly<Record<string, unknown>>): void {
     this.settings = Object.freeze({ ...this.settings, ...entries }) as ConfigOf<F>;
   }
 }

@@ -1,6 +1,6 @@
 export * from './classes.js';
 export { createScheduler, findScheduler, schedulerFromConfig, schedulerNames } from './registry.js';
-export { type SchedulerConfigJson, toPythonJson } from './scheduler_config.js';
+export type { SchedulerConfigJson } from './scheduler_config.js';
 export type { PredictionType } from './scheduler_fields.js';
 export {
   type SchedulerClass,

@@ -158,20 +158,6 @@ export function withoutNotes(config: SchedulerConfigJson): Record<string, unknow
   return Object.fromEntries(Object.entries(config).filter(([key]) => key !== DEFAULTED));
 }
 
-/**
- * JSON text as Python's `json` writes and reads it, keys sorted: infinities and NaN as bare words, which standard JSON
- * does not have (`lambda_min_clipped` of DPMSolverMultistepScheduler is -Infinity by default).
- */
-export function toPythonJson(config: Readonly<Record<string, unknown>>): string {
-  const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
-  const marked = JSON.stringify(
-    sorted,
-    (_, value) => (typeof value === 'number' && !Number.isFinite(value) ? `\u0000${value}` : value),
-    2,
-  );
-  return `${marked.replace(/"\\u0000(-?Infinity|NaN)"/g, '$1')}\n`;
-}
-
 function show(value: unknown): string {
   const text = typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value));
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;

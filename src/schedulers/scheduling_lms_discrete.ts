@@ -6,6 +6,7 @@ import type { OptionsOf } from './scheduler_config.js';
 import { NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './scheduler_fields.js';
 import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
 import { SigmaScheduler } from './sigma_scheduler.js';
+import type { SigmaConversion } from './sigmas.js';
 import { fractionalTimesteps } from './timestep_spacing.js';
 
 const FIELDS = { ...NOISE_SCHEDULE_FIELDS, ...SIGMA_CONVERSION_FIELDS, ...spacingFields('linspace') };
@@ -44,6 +45,12 @@ export class LMSDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
     );
     this.sigmas = Float32Array.from([...sigmas, 0]);
     this.timesteps = timesteps.map(f32);
+  }
+
+  /** The karras sigmas of this class take their ends from the schedule alone. */
+  protected override get conversion(): SigmaConversion {
+    const { use_karras_sigmas } = this.config;
+    return use_karras_sigmas ? { use_karras_sigmas } : super.conversion;
   }
 
   step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, options: StepOptions = {}): SchedulerOutput {

@@ -77,13 +77,18 @@ export abstract class SigmaScheduler<F extends Fields> extends SchedulerMixin<F>
     return sigmasOf(this.alphasCumprod);
   }
 
+  /** How the configuration, in which another class's entries may be, converts noise levels. */
+  protected get conversion(): SigmaConversion {
+    return this.sigmaConfig;
+  }
+
   /** The schedule's noise levels converted as configured, with their timesteps; or both as they came. */
   protected convert(
     sigmas: readonly number[],
     timesteps: readonly number[],
     steps: number,
   ): { sigmas: readonly number[]; timesteps: readonly number[] } {
-    const converted = convertSigmas(this.sigmaConfig, sigmas, steps);
+    const converted = convertSigmas(this.conversion, sigmas, steps);
     return converted ? { sigmas: converted, timesteps: this.timestepsOf(converted) } : { sigmas, timesteps };
   }
 
