@@ -35,6 +35,7 @@ export abstract class SchedulerMixin<F extends Fields = Fields> extends ConfigMi
   protected currentStep: number | null = null;
   private firstStep: number | null = null;
   private readonly kept = new Set<tf.Tensor>();
+
   /** Standard deviation that the first sample has: the starting noise is multiplied by it. */
   abstract get initNoiseSigma(): number;
 

@@ -66,23 +66,9 @@ export abstract class SolverScheduler<F extends Fields> extends SchedulerMixin<F
 
   addNoise(original: tf.Tensor, noise: tf.Tensor, timesteps: number | ArrayLike<number>): tf.Tensor {
     const points = asList(timesteps).map((t) => this.pointOf(this.sigmas[this.noiseIndex(t)]!));
+    const shares = (key: 'alpha' | 'sigma'): number[] => points.map((point) => point[key]);
     return tf.tidy(() =>
-      tf.add(
-        tf.mul(
-          perItem(
-            points.map((p) => p.alpha),
-            original,
-          ),
-          original,
-        ),
-        tf.mul(
-          perItem(
-            points.map((p) => p.sigma),
-            original,
-          ),
-          noise,
-        ),
-      ),
+      tf.add(tf.mul(perItem(shares('alpha'), original), original), tf.mul(perItem(shares('sigma'), original), noise)),
     );
   }
 
