@@ -69,6 +69,19 @@ const pixels = (size / 64) ** 2;
 const UNET_FLOP = batch * 2e9 * ((401.6 - 61.3) * pixels + 61.3 * pixels * pixels);
 const VAE_FLOP = 2 * 1257e9 * pixels;
 
+/** Bytes that one call needs above the weights and inputs; null on backends that cannot tell. */
+async function peakAbove(f) {
+  const backend = tf.backend();
+  if (!backend.memoryInfo) return null;
+  await f();
+  backend.resetPeak();
+  const before = backend.memoryInfo().bytesInUse;
+  await f();
+  return backend.memoryInfo().peakBytes - before;
+}
+
+const mebibytes = (bytes) => (bytes === null ? 'unknown' : `${(bytes / 2 ** 20).toFixed(0)} MiB`);
+
 const native = (x, dtype) => (tf.backend().toPhysical ? tf.backend().toPhysical(x, dtype) : x);
 
 /** What to run, as {f, flop, dispose}. */
@@ -147,20 +160,28 @@ for (const work of works) {
       const request = { work, dtype, size, batch, runs: shape ? 5 : 1, ...(shape ? { shape } : {}) };
       const [mine, theirs] = [[], []];
       let peer;
+      let theirPeak;
+      const peakBytes = await peakAbove(ours.f);
       // in turns, so that a slow phase of the machine meets both
       for (let round = 0; round < rounds; round++) {
         mine.push(...(await time(ours.f, { runs: request.runs, warmups: 1 })));
         if (torch) {
           peer = await torch.measure(request);
+          theirPeak ??= peer.peakBytes;
           theirs.push(...peer.seconds);
         }
       }
       const result = {
         work: shape ? `${work} ${shape.join('x')}` : work,
         dtype,
-        ours: { ...summary(mine), gflops: ours.flop / summary(mine).median / 1e9 },
+        ours: { ...summary(mine), gflops: ours.flop / summary(mine).median / 1e9, peakBytes },
         torch: torch
-          ? { ...summary(theirs), gflops: ours.flop / summary(theirs).median / 1e9, version: peer.torch }
+          ? {
+              ...summary(theirs),
+              gflops: ours.flop / summary(theirs).median / 1e9,
+              version: peer.torch,
+              peakBytes: theirPeak,
+            }
           : null,
       };
       result.speedup = torch ? result.torch.median / result.ours.median : null;
@@ -175,6 +196,7 @@ for (const work of works) {
       if (torch) {
         console.log(`  torch ${formatSummary(result.torch)} ${result.torch.gflops.toFixed(0)} GFLOP/s`);
         console.log(`  ${result.speedup.toFixed(2)} x PyTorch's speed`);
+        console.log(`  memory above weights: ours ${mebibytes(peakBytes)}, torch ${mebibytes(theirPeak)}`);
       }
     }
   }
