@@ -1,7 +1,8 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { attentionForward, bias4d, biasBlock } from '../ops/attention_blocks.js';
+import { bias4d, biasBlock } from '../ops/attention_blocks.js';
+import { attentionForward } from '../ops/attention_forward.js';
 import { checkpoint } from '../ops/checkpoint.js';
 import { memoryEfficientAttention } from '../ops/index.js';
 import { softmaxAttention } from './score_matrix.js';
@@ -63,7 +64,7 @@ export function chunkedAttention(
   const blocks = { query: Math.min(queryChunkSize, queries), key };
   return useCheckpoint
     ? memoryEfficientAttention(q, k, v, { scale, bias, blocks, impl: 'composed' })
-    : tf.tidy(() => attentionForward({ q, k, v, bias, scale }, blocks)[0]);
+    : tf.tidy(() => attentionForward({ q, k, v, bias, scale }, blocks, true)[0]);
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 import { defaultBlocks } from '../ops/attention_blocks.js';
+import { computesByHead } from '../ops/attention_by_head.js';
 import { hasKernel } from '../ops/fused.js';
 import { type Implementation, memoryEfficientAttentionTokens } from '../ops/index.js';
 import type { AttentionProjections } from './attention_projections.js';
@@ -34,7 +35,8 @@ export class MemoryEfficientCrossAttention extends CrossAttention {
     if (this.attentionOp !== 'composed' && hasFusedAttention()) {
       return 0;
     }
-    const block = defaultBlocks(shape);
-    return super.requiredBytes({ ...shape, queries: block.query, keys: block.key });
+    const atATime = computesByHead() ? { ...shape, batch: 1, heads: 1 } : shape;
+    const block = defaultBlocks(atATime);
+    return super.requiredBytes({ ...atATime, queries: block.query, keys: block.key });
   }
 }

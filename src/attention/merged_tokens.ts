@@ -1,5 +1,6 @@
 import type { Tensor, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
+import { batchMatMul } from '../ops/batch_mat_mul.js';
 
 /** Scores of sources against destinations that exist at a time. */
 const SCORES_AT_A_TIME = 1 << 22;
@@ -24,7 +25,7 @@ function nearestDestinations(x: Tensor3D, sources: number[], destinations: numbe
       const some = tf.tensor1d(sources.slice(begin, begin + rows), 'int32');
       parts.push(
         tf.tidy(() => {
-          const scores = tf.matMul(tf.gather(unit, some, 1), to);
+          const scores = batchMatMul(tf.gather(unit, some, 1), to);
           return { max: tf.max(scores, -1), argMax: tf.argMax(scores, -1) };
         }),
       );

@@ -1,6 +1,7 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { supportsPhysicalTypes } from '../backends/types.js';
+import { batchMatMul } from '../ops/batch_mat_mul.js';
 import { splitHeads } from '../ops/index.js';
 
 /** Sizes that decide about the memory of attention. */
@@ -51,11 +52,11 @@ function replace<T extends Tensor, U extends Tensor>(x: T, f: (x: T) => U): U {
  */
 export function softmaxAttention<T extends Tensor>(q: T, kT: T, v: T, bias?: Tensor): T {
   return tf.tidy(() => {
-    let scores: Tensor = tf.matMul(q, kT);
+    let scores: Tensor = batchMatMul(q, kT);
     if (bias) {
       scores = replace(scores, (s) => tf.add(s, bias));
     }
-    return tf.matMul(
+    return batchMatMul(
       replace(scores, (s) => tf.softmax(s)),
       v,
     ) as T;

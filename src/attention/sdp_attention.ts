@@ -1,4 +1,5 @@
 import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
+import { computesByHead } from '../ops/attention_by_head.js';
 import type { AttentionProjections } from './attention_projections.js';
 import { type AttentionClassOptions, CrossAttention } from './cross_attention.js';
 import { hasFusedAttention, MemoryEfficientCrossAttention } from './memory_efficient_cross_attention.js';
@@ -11,7 +12,7 @@ const USABLE = 0.7;
 /**
  * The fastest attention that fits, chosen at each call as torch's scaled_dot_product_attention chooses among its
  * implementations: the backend's fused kernel; without one the whole matrix of scores while it fits into 70% of the free
- * memory, else blocks of it.
+ * memory, else blocks of it. On wasm the blocks, which are computed head by head, are always the faster ones.
  */
 export class SdpAttention extends CrossAttention {
   override readonly attentionName: AttentionName = 'sdp';
@@ -36,7 +37,8 @@ export class SdpAttention extends CrossAttention {
   }
 
   protected choose(shape: AttentionShape): CrossAttention {
+    const blocksAreFaster = hasFusedAttention() || computesByHead();
     const fits = () => this.whole.requiredBytes(shape) <= this.freeMemory() * USABLE;
-    return !hasFusedAttention() && fits() ? this.whole : this.blocks;
+    return !blocksAreFaster && fits() ? this.whole : this.blocks;
   }
 }

@@ -1,6 +1,7 @@
 import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { bias4d } from '../ops/attention_blocks.js';
+import { computesByHead } from '../ops/attention_by_head.js';
 import { mergeHeads, splitHeads } from '../ops/index.js';
 import type { AttentionProjections } from './attention_projections.js';
 import { type AttentionClassOptions, CrossAttention } from './cross_attention.js';
@@ -58,6 +59,8 @@ export class SubQuadraticAttention extends CrossAttention {
   override requiredBytes(shape: AttentionShape): number {
     const chunks = this.chunks(shape);
     const queries = Math.min(chunks.queryChunkSize ?? DEFAULT_QUERY_CHUNK, shape.queries);
-    return super.requiredBytes({ ...shape, queries, keys: keysPerChunk(shape.keys, chunks) });
+    const keys = keysPerChunk(shape.keys, chunks);
+    const byHead = keys < shape.keys && chunks.useCheckpoint !== false && computesByHead();
+    return super.requiredBytes({ ...shape, queries, keys, ...(byHead ? { batch: 1, heads: 1 } : {}) });
   }
 }

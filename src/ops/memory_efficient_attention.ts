@@ -1,14 +1,10 @@
 import type { NamedTensorMap, Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import {
-  type AttentionBlocks,
-  type AttentionInputs,
-  attentionBackward,
-  attentionForward,
-  bias4d,
-  biasGradient,
-} from './attention_blocks.js';
+import { attentionBackward, biasGradient } from './attention_backward.js';
+import { type AttentionBlocks, type AttentionInputs, bias4d } from './attention_blocks.js';
+import { backwardByHead, computesByHead, forwardByHead } from './attention_by_head.js';
+import { attentionForward } from './attention_forward.js';
 import { type Implementation, useKernel } from './fused.js';
 import { mergeHeads, splitHeads } from './heads.js';
 
@@ -153,11 +149,12 @@ function kernelAttention(operands: Operands, heads: number): Tensor {
 
 function composedAttention(operands: Operands, blocks?: AttentionBlocks): Tensor4D {
   const named = ([q, k, v, bias]: Tensor[]) => ({ q, k, v, bias, scale: operands.scale }) as AttentionInputs;
+  const byHead = computesByHead(operands.bias !== undefined);
   return withGradient(
     operands,
-    (inputs) => attentionForward(named(inputs), blocks),
+    (inputs) => (byHead ? forwardByHead : attentionForward)(named(inputs), blocks),
     (dy, inputs, out, lse) => {
-      const grads: Tensor[] = attentionBackward(
+      const grads: Tensor[] = (byHead ? backwardByHead : attentionBackward)(
         dy as Tensor4D,
         named(inputs),
         out as Tensor4D,

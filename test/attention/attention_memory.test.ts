@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
+import '@tensorflow/tfjs-backend-cpu';
 import '@tensorflow/tfjs-backend-wasm';
 import {
   type AttentionName,
@@ -50,14 +51,39 @@ describe('measured peak memory follows the formula', () => {
       (2 * matrix * 70 * 110) / 300 ** 2,
     ],
     [{ name: 'sub-quadratic', queryChunkSize: 128, chunkThreshold: 0 }, (2 * matrix * 128 * 17) / 300 ** 2],
-    [{ name: 'sdp' }, 2 * matrix],
     [{ name: 'invokeai' }, 2 * matrix],
   ];
+  // the cpu backend is slow but, unlike wasm, never computes head by head
   test.each(cases)('%j', async (options, expected) => {
+    await tf.setBackend('cpu');
     expect(createAttention(options, randomProjections(8, 8)).requiredBytes(shape)).toBeCloseTo(expected);
     const bytes = await measured(options);
     expect(bytes).toBeGreaterThanOrEqual(expected);
     expect(bytes).toBeLessThan(expected + 10 * operand);
+    await tf.setBackend('wasm');
+  });
+
+  test('blocks on wasm are those of one head', async () => {
+    const one = (2 * matrix) / 8;
+    expect(createAttention('memory-efficient', randomProjections(8, 8)).requiredBytes(shape)).toBeCloseTo(one);
+    const bytes = await measured({ name: 'memory-efficient' });
+    expect(bytes).toBeGreaterThanOrEqual(one);
+    expect(bytes).toBeLessThan(one + 10 * operand);
+  });
+
+  test('sdp takes the whole matrix while it fits into 70% of what is free, and blocks on wasm', async () => {
+    const [q, k, v] = randomOperands(shape);
+    const taken = (free: number) => {
+      const attention = createAttention({ name: 'sdp', freeMemory: () => free }, randomProjections(8, 8));
+      attention.attend(q, k, v).dispose();
+      return attention.taken;
+    };
+    expect(taken(3 * matrix)).toBe('memory-efficient');
+    await tf.setBackend('cpu');
+    expect(taken(3 * matrix)).toBe('classic');
+    expect(taken(2.5 * matrix)).toBe('memory-efficient');
+    tf.dispose([q, k, v]);
+    await tf.setBackend('wasm');
   });
 
   test.each([4 * MB, 2 * MB, MB, MB / 2])('doggettx stays within %d bytes free', async (free) => {

@@ -52,7 +52,7 @@ describe('setAttention', () => {
     expect(pipe.attentionStatistics).toEqual({ 'memory-efficient': layers + 1 });
     pipe.setAttention('auto');
     await pixels();
-    expect(pipe.attentionStatistics).toEqual({ classic: layers + 1 });
+    expect(pipe.attentionStatistics).toEqual({ 'memory-efficient': layers + 1 });
   });
 
   test('an unknown name or option changes nothing', async () => {
