@@ -30,6 +30,7 @@ struct Geometry {
     require(dilations.size() == 2 && dilations[0] > 0 && dilations[1] > 0, "dilations must be two positive numbers");
     require(pad.size() == 4, "pad must be [[top, bottom], [left, right]]");
     for (int64_t p : pad) require(p >= 0 && p < (1 << 24), "pad must not be negative, got ", p);
+    require(filter[0] > 0 && filter[1] > 0, "needs a filter of at least one pixel");
     batch = x[0], height = x[1], width = x[2], in = x[3];
     kernel_height = filter[0], kernel_width = filter[1], out = filter[3];
     stride_h = strides[0], stride_w = strides[1], dilation_h = dilations[0], dilation_w = dilations[1];

@@ -108,6 +108,7 @@ void reduce_floats(Call& call, const Grouped& grouped, float scale) {
   }
   constexpr int64_t kColumns = 512;
   const int64_t blocks = (inner + kColumns - 1) / kColumns;
+  if (y.elements() == 0) return;
   const int64_t grain = std::max<int64_t>(1, kSerial / (std::min(inner, kColumns) * std::max<int64_t>(1, middle)));
   parallel_for(grouped.outer * blocks, grain, [&](int64_t begin, int64_t end) {
     float total[kColumns], part[kColumns], tile[kColumns];

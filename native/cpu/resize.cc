@@ -44,6 +44,7 @@ void resize_nearest(Call& call) {
   const std::vector<int64_t> size = size_of_result(call);
   const Resize r(x.shape, size[0], size[1], call.attributes);
   Tensor& y = call.output(x.dtype(), {r.batch, r.out_height, r.out_width, r.channels});
+  if (y.elements() == 0) return;
   require(x.elements() > 0 || y.elements() == 0, "cannot enlarge an empty image");
   const size_t bytes = r.channels * size_of(x.dtype());
   const char* in = x.data<char>();
@@ -101,6 +102,10 @@ void resize_bilinear(Call& call) {
   const std::vector<int64_t> size = size_of_result(call);
   const Resize r(x.shape, size[0], size[1], call.attributes);
   Tensor y = Tensor::empty(DType::f32, {r.batch, r.out_height, r.out_width, r.channels});
+  if (y.elements() == 0) {
+    call.outputs.push_back(y);
+    return;
+  }
   require(x.elements() > 0 || y.elements() == 0, "cannot enlarge an empty image");
   const float* in = x.data<float>();
   float* out = y.mutable_data<float>();

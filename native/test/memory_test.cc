@@ -1,0 +1,55 @@
+#include "test/check.h"
+#include "core/memory.h"
+
+using namespace td;
+
+TEST(blocks_are_aligned_and_reused) {
+  MemoryPool& pool = MemoryPool::instance();
+  pool.trim();
+  const size_t before = pool.info().in_use;
+  void* first = nullptr;
+  for (size_t bytes : {size_t{1}, size_t{100}, size_t{5000}, size_t{3} << 20, size_t{40} << 20}) {
+    {
+      Buffer buffer(bytes);
+      first = buffer.data();
+      CHECK(reinterpret_cast<uintptr_t>(first) % 64 == 0);
+      static_cast<char*>(first)[0] = 1;
+      static_cast<char*>(first)[bytes - 1] = 1;
+      CHECK(pool.info().in_use >= before + bytes);
+      CHECK(pool.info().in_use <= before + bytes + bytes / 4 + 4096);
+    }
+    Buffer again(bytes);
+    CHECK(again.data() == first);
+  }
+  CHECK(pool.info().in_use == before);
+  CHECK(pool.info().pooled > 0);
+  pool.trim();
+  CHECK(pool.info().pooled == 0);
+}
+
+TEST(the_limit_is_kept_and_can_be_lifted) {
+  MemoryPool& pool = MemoryPool::instance();
+  const size_t limit = pool.info().in_use + (size_t{8} << 20);
+  pool.set_limit(limit);
+  {
+    Buffer fits(size_t{6} << 20);
+    CHECK(check::failure([] { Buffer large(size_t{4} << 20); }).find("limit") != std::string::npos);
+  }
+  // What lies in the pool makes room.
+  Buffer fits(size_t{7} << 20);
+  CHECK(pool.info().in_use + pool.info().pooled <= limit);
+  pool.set_limit(0);
+  Buffer large(size_t{16} << 20);
+  CHECK(check::failure([] { Buffer endless(size_t{1} << 50); }) != "");
+  CHECK(check::failure([] { Buffer more_than_there_is(size_t{1} << 45); }) != "");
+}
+
+TEST(the_peak_starts_again) {
+  MemoryPool& pool = MemoryPool::instance();
+  pool.reset_peak();
+  const size_t before = pool.info().peak;
+  { Buffer buffer(size_t{32} << 20); }
+  CHECK(pool.info().peak >= before + (size_t{32} << 20));
+  pool.reset_peak();
+  CHECK(pool.info().peak == pool.info().in_use);
+}

@@ -1,0 +1,20 @@
+/** Builds and runs the tests of native/: plain, and under AddressSanitizer and UndefinedBehaviourSanitizer (or only those named). */
+import { execFileSync } from 'node:child_process';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { buildNative } from './build_native.mjs';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const chosen = process.argv.slice(2).filter((arg) => !arg.startsWith('-'));
+const flavours = chosen.length > 0 ? chosen : ['plain', 'address', 'undefined'];
+// libgomp and oneDNN keep their threads and caches until the process ends
+const env = { ...process.env, ASAN_OPTIONS: 'detect_leaks=0', UBSAN_OPTIONS: 'print_stacktrace=1' };
+for (const flavour of flavours) {
+  const sanitize = flavour === 'plain' ? '' : flavour;
+  const built = buildNative({ tests: true, sanitize });
+  const tests = sanitize ? built : join(root, 'build', 'cmake', 'native_tests');
+  for (const isa of ['', ...(sanitize ? [] : ['avx2', 'base'])]) {
+    process.stdout.write(`native tests, ${flavour}${isa && `, ${isa} loops`}: `);
+    execFileSync(tests, { stdio: 'inherit', env: isa ? { ...env, TFJS_DIFFUSERS_ISA: isa } : env });
+  }
+}
