@@ -2,28 +2,12 @@ import { readdirSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { StableDiffusionPipeline } from '../../src/pipelines/index.js';
-import { createScheduler, type SchedulerConfigJson, type SchedulerMixin } from '../../src/schedulers/index.js';
+import { createScheduler, type SchedulerMixin } from '../../src/schedulers/index.js';
 import { relativeL2, toNHWC } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
+import { caseSettings } from '../support/tiny_shapes_case.js';
 
 const CASES = 'test/cases/tiny-shapes';
-
-/** The settings that Python diffusers drew a case with; its metadata holds Python's spelling of them. */
-function settings(metadata: Record<string, string>) {
-  const list = (text: string) => JSON.parse(text.replaceAll("'", '"')) as string[];
-  const optional = (text: string | undefined) => (text && text !== 'None' ? Number(text) : undefined);
-  return {
-    prompts: list(metadata.prompt!),
-    negativePrompt: metadata.negative!,
-    numInferenceSteps: Number(metadata.steps),
-    guidanceScale: Number(metadata.guidance),
-    seed: Number(metadata.seed),
-    height: optional(metadata.height),
-    width: optional(metadata.width),
-    scheduler: metadata.scheduler === 'None' ? undefined : metadata.scheduler,
-    schedulerConfig: JSON.parse(metadata.scheduler_config ?? '{}') as SchedulerConfigJson,
-  };
-}
 
 describe.each(['classic', 'memory-efficient'])("pictures of Python diffusers, attention '%s'", (attention) => {
   let pipe: StableDiffusionPipeline;
@@ -42,7 +26,7 @@ describe.each(['classic', 'memory-efficient'])("pictures of Python diffusers, at
   const files = readdirSync(CASES).filter((file) => file.endsWith('.safetensors'));
   test.each(files)('%s: ids, every latent and the picture', async (file) => {
     const { tensors, metadata } = loadSafetensors(`${CASES}/${file}`);
-    const { prompts, scheduler, schedulerConfig, ...options } = settings(metadata);
+    const { prompts, scheduler, schedulerConfig, ...options } = caseSettings(metadata);
     pipe.scheduler = scheduler ? createScheduler(scheduler, ownScheduler.config, schedulerConfig) : ownScheduler;
     const before = tf.memory().numTensors;
 

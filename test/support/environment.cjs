@@ -1,5 +1,9 @@
 const { TestEnvironment } = require('jest-environment-node');
 
+// jest runs as many test files at a time as there are processors; native kernels with threads of their own on top of
+// that would only wait for one another
+process.env.OMP_NUM_THREADS ??= '1';
+
 /**
  * jest runs tests in a vm context with its own typed array classes. Native addons, Buffer and worker threads make
  * arrays of the outer context, for which `instanceof Float32Array` would be false inside, so both share one set.
