@@ -18,7 +18,7 @@ export function classifierFreeGuidance(prediction: Tensor4D, scale: number, resc
   return tf.tidy(() => {
     const [uncond, cond] = tf.split(prediction, 2, 0) as [Tensor4D, Tensor4D];
     const guided = tf.add(uncond, tf.mul(tf.sub(cond, uncond), scale)) as Tensor4D;
-    if (rescale === 0) {
+    if (rescale <= 0) {
       return guided;
     }
     const rescaled = tf.mul(guided, tf.div(standardDeviation(cond), standardDeviation(guided)));

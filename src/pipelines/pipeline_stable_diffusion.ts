@@ -9,7 +9,6 @@ import {
   restartTokenMerging,
   type SliceSize,
 } from '../attention/index.js';
-import { InvalidArgumentError } from '../errors.js';
 import { GeneratedImage } from '../images/index.js';
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../models/index.js';
 import { timestepEmbedding } from '../ops/index.js';
@@ -17,10 +16,11 @@ import type { SchedulerMixin } from '../schedulers/index.js';
 import { asTokenizer, type Tokenizer, type TransformersJsTokenizer } from '../tokenizers/index.js';
 import { randnTensor } from '../utils/randn_tensor.js';
 import { Callable } from './callable.js';
-import { encodePrompt, promptCount } from './encode_prompt.js';
+import { checkPrompts, encodePrompt, promptCount } from './encode_prompt.js';
 import { type GenerationRecord, imageMetadata } from './generation_record.js';
 import { classifierFreeGuidance } from './guidance.js';
 import { type NegativeGuidanceOptions, noiseLevel, skipsUnconditional } from './negative_guidance.js';
+import { bringUpToDate, trainedSize } from './outdated_configs.js';
 import { checkAborted, yieldToEventLoop } from './pipeline_utils.js';
 import { PromptState } from './prompt_state.js';
 import {
@@ -29,14 +29,17 @@ import {
   saveStableDiffusionComponents,
 } from './stable_diffusion_components.js';
 import {
+  checkLatents,
   checkOptions,
   type DenoisingStep,
+  givenOptions,
   type NoiseSource,
   noiseSource,
   type OutputType,
   type StableDiffusionOptions,
   type StepDecision,
 } from './stable_diffusion_options.js';
+import { Turns } from './turns.js';
 
 /** The parts of a StableDiffusionPipeline, as in model_index.json. */
 export interface StableDiffusionComponents {
@@ -99,7 +102,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
   scheduler: SchedulerMixin;
   /** Name of the checkpoint, for the metadata of pictures. */
   modelName: string | undefined;
-  private tail: Promise<unknown> = Promise.resolve();
+  private readonly turns = new Turns();
 
   /** @param components a tokenizer of transformers.js is taken, too */
   constructor(
@@ -111,6 +114,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     this.unet = components.unet;
     this.vae = components.vae;
     this.scheduler = components.scheduler;
+    bringUpToDate(this.scheduler);
   }
 
   /**
@@ -218,13 +222,13 @@ export class StableDiffusionPipeline extends Callable<Draw> {
    * @param prompt one or several texts; undefined with `promptEmbeds`
    * @throws InvalidArgumentError for options that cannot be used, AbortedError through the signal
    */
-  run<O extends OutputType = 'image'>(
+  async run<O extends OutputType = 'image'>(
     prompt: string | readonly string[] | undefined,
     options: StableDiffusionOptions & { outputType?: O } = {},
   ): Promise<StableDiffusionPipelineOutput<Images<O>>> {
+    const given = givenOptions(options);
     // the scheduler keeps the state of one run, so a second call waits for the first
-    const result = this.tail.then(() => this.generate(prompt, options));
-    this.tail = result.catch(() => undefined);
+    const result = this.turns.take(() => this.generate(prompt ?? undefined, given), given.signal);
     return result as Promise<StableDiffusionPipelineOutput<Images<O>>>;
   }
 
@@ -255,8 +259,14 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       clipSkip,
       promptSyntax,
     };
+    checkPrompts(encodeInputs);
     const pictures = promptCount(encodeInputs) * numImagesPerPrompt;
-    const noise = noiseSource(options, Math.max(pictures, 1));
+    const { scaleFactor } = this.vae;
+    const shape = [pictures, height / scaleFactor, width / scaleFactor, this.unet.parsed.inChannels];
+    if (options.latents !== undefined) {
+      checkLatents(options.latents, shape);
+    }
+    const noise = noiseSource(options, pictures);
     this.setTimesteps(options);
     restartTokenMerging(this);
 
@@ -266,10 +276,12 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     const timings: Timings = { encode: seconds(begin), denoise: 0, decode: 0, total: 0, steps: [] };
     let latents: Tensor4D;
     try {
-      const start = this.prepareLatents(pictures, height, width, noise.generator, options.latents);
-      const inputs = { latents: start, promptEmbeds, guidance, options, generator: noise.generator };
       const denoiseBegin = performance.now();
-      latents = await this.unet.withWeights(() => this.drain(inputs, options, timings.steps));
+      latents = await this.unet.withWeights(() => {
+        const start = this.prepareLatents(shape, noise.generator, options.latents);
+        const inputs = { latents: start, promptEmbeds, guidance, options, generator: noise.generator };
+        return this.drain(inputs, options, timings.steps);
+      });
       timings.denoise = seconds(denoiseBegin);
     } finally {
       promptEmbeds.dispose();
@@ -286,11 +298,17 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       height,
       width,
       scheduler: this.scheduler,
-      steps: timings.steps.length,
+      steps: this.scheduler.numInferenceSteps ?? timings.steps.length,
       seeds: noise.seeds,
       modelName: this.modelName,
     };
-    const images = await this.vae.withWeights(() => this.decode(latents, outputType, record));
+    let images: GeneratedImage[] | Tensor4D;
+    try {
+      checkAborted(signal, 'drawing');
+      images = await this.vae.withWeights(() => this.decode(latents, outputType, record));
+    } finally {
+      latents.dispose();
+    }
     timings.decode = seconds(decodeBegin);
     timings.total = seconds(begin);
     return { images, ...output };
@@ -298,7 +316,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
 
   /** Height and width of the pictures in pixels, checked with the other options. */
   private size(options: StableDiffusionOptions): { height: number; width: number } {
-    const [rows, columns] = this.unet.parsed.sampleSize ?? [64, 64];
+    const [rows, columns] = trainedSize(this.unet);
     const { height = rows * this.vae.scaleFactor, width = columns * this.vae.scaleFactor } = options;
     checkOptions(options, height, width, this.vae.scaleFactor);
     return { height, width };
@@ -313,18 +331,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
   }
 
   /** Starting latents [B,h,w,4] at the scheduler's first noise level. */
-  private prepareLatents(
-    batch: number,
-    height: number,
-    width: number,
-    generator: NoiseSource['generator'],
-    given?: Tensor4D,
-  ): Tensor4D {
-    const { scaleFactor } = this.vae;
-    const shape = [batch, height / scaleFactor, width / scaleFactor, this.unet.parsed.inChannels];
-    if (given && `${given.shape}` !== `${shape}`) {
-      throw new InvalidArgumentError(`[StableDiffusionPipeline] latents must be [${shape}], got [${given.shape}]`);
-    }
+  private prepareLatents(shape: number[], generator: NoiseSource['generator'], given?: Tensor4D): Tensor4D {
     return tf.tidy(() => tf.mul(given ?? randnTensor(shape, generator), this.scheduler.initNoiseSigma) as Tensor4D);
   }
 
@@ -381,10 +388,12 @@ export class StableDiffusionPipeline extends Callable<Draw> {
         latents = next;
         await yieldToEventLoop();
         const decision: StepDecision = yield { step, timestep, latents };
+        const { shape } = latents;
         if (decision?.latents && decision.latents !== latents) {
           latents.dispose();
           latents = decision.latents;
         }
+        checkLatents(latents, shape);
         if (decision?.stop) {
           break;
         }
@@ -394,7 +403,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       return result;
     } finally {
       prompts.dispose();
-      tf.dispose([timestepCond, latents] as Tensor[]);
+      tf.dispose([timestepCond, latents] as unknown as Tensor[]);
       this.scheduler.dispose();
     }
   }
@@ -407,28 +416,21 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       : tf.tidy(() => timestepEmbedding(tf.fill([batch], (guidanceScale - 1) * 1000), { dim }));
   }
 
-  /** Latents, which are disposed of, to pictures. */
+  /** Latents to pictures. */
   private async decode(
     latents: Tensor4D,
     outputType: OutputType,
     record: GenerationRecord,
   ): Promise<GeneratedImage[] | Tensor4D> {
-    const { scalingFactor, shiftFactor } = this.vae.parsed;
-    let pixels: Tensor4D;
-    try {
-      pixels = tf.tidy(() => {
-        const decoded = this.vae.decode(tf.add(tf.div(latents, scalingFactor), shiftFactor ?? 0) as Tensor4D);
-        return tf.clipByValue(tf.add(tf.div(decoded, 2), 0.5), 0, 1) as Tensor4D;
-      });
-    } finally {
-      latents.dispose();
-    }
+    const pixels = tf.tidy(() => {
+      const decoded = this.vae.decode(tf.div(latents, this.vae.parsed.scalingFactor));
+      return tf.clipByValue(tf.add(tf.div(decoded, 2), 0.5), 0, 1) as Tensor4D;
+    });
     if (outputType === 'tensor') {
       return pixels;
     }
     const [batch, height, width, channels] = pixels.shape;
-    const data = await pixels.data();
-    pixels.dispose();
+    const data = await pixels.data().finally(() => pixels.dispose());
     const size = height * width * channels;
     return Array.from({ length: batch }, (_, i) =>
       GeneratedImage.fromFloats(

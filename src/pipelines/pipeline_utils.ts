@@ -4,6 +4,17 @@ import { type PhysicalType, supportsPhysicalTypes } from '../backends/types.js';
 import { AbortedError } from '../errors.js';
 import { warn } from '../utils/logging.js';
 
+/** What came where something else was expected, for error messages. */
+export function describe(value: unknown): string {
+  if (value instanceof tf.Tensor) {
+    return `a ${value.isDisposed ? 'disposed ' : ''}tensor [${value.shape}]`;
+  }
+  if (typeof value === 'object' && value !== null) {
+    return Array.isArray(value) ? `a list of ${value.length}` : 'an object';
+  }
+  return typeof value === 'string' ? JSON.stringify(value.slice(0, 80)) : String(value);
+}
+
 /** Lets timers, input and signals be served between two pieces of work. */
 export function yieldToEventLoop(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));

@@ -7,7 +7,7 @@ import { ConfigError, InvalidArgumentError } from '../errors.js';
 import { ConfigReader, readJson, writeJson } from '../loaders/config.js';
 import { type DownloadProgress, type ResolveOptions, resolvePretrained } from '../loaders/hub.js';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../models/index.js';
-import { schedulerFromConfig } from '../schedulers/index.js';
+import { type SchedulerConfigJson, type SchedulerMixin, schedulerFromConfig } from '../schedulers/index.js';
 import { CLIPTokenizer } from '../tokenizers/index.js';
 import type { StableDiffusionComponents } from './pipeline_stable_diffusion.js';
 import { checkAborted, ensureBackend, usableType } from './pipeline_utils.js';
@@ -53,6 +53,15 @@ function checkIndex(index: ConfigReader): void {
   }
 }
 
+/** The scheduler in a checkpoint, of the class that model_index.json or, failing that, its own configuration names. */
+async function loadScheduler(path: string, index: ConfigReader): Promise<SchedulerMixin> {
+  const config = await readJson(path);
+  const own = new ConfigReader(config, path);
+  const entry = index.raw('scheduler');
+  const name = Array.isArray(entry) && typeof entry[1] === 'string' ? entry[1] : own.raw('_class_name');
+  return schedulerFromConfig({ ...(config as SchedulerConfigJson), ...(name === null ? {} : { _class_name: name }) });
+}
+
 /** Finds or downloads a checkpoint and loads the components that the options do not already give. */
 export async function loadStableDiffusionComponents(
   idOrDir: string,
@@ -67,10 +76,10 @@ export async function loadStableDiffusionComponents(
     onProgress: onProgress && ((progress) => onProgress({ stage: 'download', ...progress })),
   });
   const path = join(dir, 'model_index.json');
-  checkIndex(new ConfigReader(await readJson(path), path));
+  const index = new ConfigReader(await readJson(path), path);
+  checkIndex(index);
   const at = (component: string) => join(dir, component);
-  const scheduler =
-    options.scheduler ?? schedulerFromConfig((await readJson(join(at('scheduler'), 'scheduler_config.json'))) as never);
+  const scheduler = options.scheduler ?? (await loadScheduler(join(at('scheduler'), 'scheduler_config.json'), index));
   const tokenizer = options.tokenizer ?? (await CLIPTokenizer.fromPretrained(at('tokenizer')));
   checkAborted(signal, 'loading');
   await ensureBackend(options.backend);

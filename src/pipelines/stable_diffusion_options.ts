@@ -1,8 +1,10 @@
 import type { Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
+import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
 import { TorchGenerator } from '../utils/torch_generator.js';
 import type { PromptSyntax } from './encode_prompt.js';
 import type { NegativeGuidanceOptions } from './negative_guidance.js';
+import { describe } from './pipeline_utils.js';
 
 /** State of the denoising loop after a step. */
 export interface DenoisingStep {
@@ -56,15 +58,15 @@ export interface StableDiffusionOptions extends NegativeGuidanceOptions {
   /** Text embeddings instead of prompts, [prompts, tokens, D]. They stay the caller's. */
   promptEmbeds?: Tensor3D;
   negativePromptEmbeds?: Tensor3D;
-  /** Layers of the text encoder to leave out at the end. */
+  /** Layers of the text encoder to leave out at the end, for the prompt (with 'a1111' for the negative prompt, too). */
   clipSkip?: number;
   /** How prompts are read: 'diffusers' (default) takes them as they are, cut at 77 tokens; 'a1111' as the web UI does. */
   promptSyntax?: PromptSyntax;
   /** 'image': GeneratedImage objects (default); 'tensor': [B,H,W,3] in 0..1; 'latent': [B,h,w,4] before the VAE. */
   outputType?: OutputType;
-  /** Called after every step; may return other latents or ask to stop. */
+  /** Called after every step; may return other latents or ask to stop. Another call of this pipeline waits for its end. */
   callbackOnStepEnd?: (step: DenoisingStep) => StepDecision | Promise<StepDecision>;
-  /** Ends the call with an AbortedError before the next step. */
+  /** Ends the call with an AbortedError: while it waits for its turn, before the next step, or before the decoder. */
   signal?: AbortSignal;
   onProgress?: (progress: DenoisingProgress) => void;
 }
@@ -83,6 +85,12 @@ export function noiseSource(options: StableDiffusionOptions, pictures: number): 
   const { seed, generator } = options;
   if (seed !== undefined && generator !== undefined) {
     throw new InvalidArgumentError('[StableDiffusionPipeline] give either seed or generator, not both');
+  }
+  const wrong = [generator ?? []].flat().find((g: unknown) => !(g instanceof TorchGenerator));
+  if (wrong !== undefined) {
+    throw new InvalidArgumentError(
+      `[StableDiffusionPipeline] generator must be a TorchGenerator or a list of them, got ${describe(wrong)}`,
+    );
   }
   const many = Array.isArray(generator) ? generator : Array.isArray(seed) ? seed : null;
   if (many && many.length !== pictures) {
@@ -106,6 +114,51 @@ export function randomSeed(): number {
 }
 
 /**
+ * The options as they were given, null for a missing one included, as callers from JavaScript write Python's None.
+ *
+ * @throws InvalidArgumentError when they are no object
+ */
+export function givenOptions(options: unknown): StableDiffusionOptions {
+  if (typeof (options ?? {}) !== 'object' || Array.isArray(options) || options instanceof tf.Tensor) {
+    throw new InvalidArgumentError(
+      `[StableDiffusionPipeline] expects an object of options after the prompt, got ${describe(options)}`,
+    );
+  }
+  return Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== null));
+}
+
+const isCount = (value: unknown) => Number.isInteger(value) && (value as number) >= 1;
+const isWhole = (value: unknown) => Number.isInteger(value) && (value as number) >= 0;
+const isShare = (value: unknown) => Number.isFinite(value) && (value as number) >= 0 && (value as number) <= 1;
+const isFunction = (value: unknown) => typeof value === 'function';
+const isList = (value: unknown) =>
+  (Array.isArray(value) || ArrayBuffer.isView(value)) && Array.from(value as ArrayLike<unknown>).every(Number.isFinite);
+const oneOf =
+  (...choices: unknown[]) =>
+  (value: unknown) =>
+    choices.includes(value);
+
+/** What each option must be, and how that is said. */
+const CHECKS: { [K in keyof StableDiffusionOptions]?: [check: (value: unknown) => boolean, expected: string] } = {
+  numInferenceSteps: [isCount, 'a whole number of at least 1'],
+  numImagesPerPrompt: [isCount, 'a whole number of at least 1'],
+  timesteps: [isList, 'a list of numbers'],
+  sigmas: [isList, 'a list of numbers'],
+  guidanceScale: [Number.isFinite, 'a number'],
+  guidanceRescale: [Number.isFinite, 'a number'],
+  eta: [isShare, 'a number from 0 to 1'],
+  clipSkip: [isWhole, 'a whole number of layers'],
+  skipEarlyCond: [isShare, 'a number from 0 to 1'],
+  negativeGuidanceMinSigma: [(value) => (value as number) >= 0, 'a noise level of at least 0'],
+  negativeGuidanceSteps: [oneOf('alternate', 'all'), "'alternate' or 'all'"],
+  promptSyntax: [oneOf('diffusers', 'a1111'), "'diffusers' or 'a1111'"],
+  outputType: [oneOf('image', 'tensor', 'latent'), "'image', 'tensor' or 'latent'"],
+  callbackOnStepEnd: [isFunction, 'a function'],
+  onProgress: [isFunction, 'a function'],
+  signal: [(value) => typeof (value as AbortSignal).aborted === 'boolean', 'an AbortSignal'],
+};
+
+/**
  * Checks what can be checked before any work is done.
  *
  * @param multiple pixels per latent
@@ -114,44 +167,28 @@ export function randomSeed(): number {
 export function checkOptions(options: StableDiffusionOptions, height: number, width: number, multiple: number): void {
   const expect = (ok: boolean, what: string, got: unknown) => {
     if (!ok) {
-      throw new InvalidArgumentError(`[StableDiffusionPipeline] ${what}, got ${String(got)}`);
+      throw new InvalidArgumentError(`[StableDiffusionPipeline] ${what}, got ${describe(got)}`);
     }
   };
-  const count = (value: number | undefined) => value === undefined || (Number.isInteger(value) && value >= 1);
-  for (const [name, size] of [
-    ['height', height],
-    ['width', width],
-  ] as const) {
-    const usable = Number.isInteger(size) && size > 0 && size % multiple === 0;
+  for (const [name, size] of Object.entries({ height, width })) {
     const near = Math.max(multiple, Math.round(Number(size) / multiple) * multiple) || multiple;
-    expect(usable, `${name} must be a positive multiple of ${multiple} (for instance ${near})`, size);
+    expect(
+      isCount(size) && size % multiple === 0,
+      `${name} must be a positive multiple of ${multiple} (for instance ${near})`,
+      size,
+    );
   }
-  const finite = (value: number | undefined) => value === undefined || Number.isFinite(value);
-  expect(
-    count(options.numInferenceSteps),
-    'numInferenceSteps must be a whole number of at least 1',
-    options.numInferenceSteps,
-  );
-  expect(
-    count(options.numImagesPerPrompt),
-    'numImagesPerPrompt must be a whole number of at least 1',
-    options.numImagesPerPrompt,
-  );
-  expect(finite(options.guidanceScale), 'guidanceScale must be a number', options.guidanceScale);
-  expect(finite(options.guidanceRescale), 'guidanceRescale must be a number', options.guidanceRescale);
-  expect(finite(options.eta), 'eta must be a number from 0 to 1', options.eta);
-  const share = (value: number | undefined) => finite(value) && (value === undefined || (value >= 0 && value <= 1));
-  expect(share(options.skipEarlyCond), 'skipEarlyCond must be a number from 0 to 1', options.skipEarlyCond);
-  const { negativeGuidanceMinSigma: minSigma, negativeGuidanceSteps: which } = options;
-  expect(
-    minSigma === undefined || minSigma >= 0,
-    'negativeGuidanceMinSigma must be a noise level of at least 0',
-    minSigma,
-  );
-  const choices: readonly unknown[] = ['alternate', 'all', undefined];
-  expect(choices.includes(which), "negativeGuidanceSteps must be 'alternate' or 'all'", which);
-  const syntaxes: readonly unknown[] = ['diffusers', 'a1111', undefined];
-  expect(syntaxes.includes(options.promptSyntax), "promptSyntax must be 'diffusers' or 'a1111'", options.promptSyntax);
-  const types: readonly unknown[] = ['image', 'tensor', 'latent', undefined];
-  expect(types.includes(options.outputType), "outputType must be 'image', 'tensor' or 'latent'", options.outputType);
+  for (const [name, [check, expected]] of Object.entries(CHECKS)) {
+    const value = options[name as keyof StableDiffusionOptions];
+    expect(value === undefined || check(value), `${name} must be ${expected}`, value);
+  }
+}
+
+/** @throws InvalidArgumentError unless `latents` are a tensor of that shape */
+export function checkLatents(latents: unknown, shape: readonly number[]): asserts latents is Tensor4D {
+  if (!(latents instanceof tf.Tensor) || latents.isDisposed || `${latents.shape}` !== `${shape}`) {
+    throw new InvalidArgumentError(
+      `[StableDiffusionPipeline] latents must be a tensor [${shape}], got ${describe(latents)}`,
+    );
+  }
 }
