@@ -1,5 +1,6 @@
 export { AutoencoderKL, DiagonalGaussianDistribution } from './autoencoder_kl.js';
 export { CLIPTextModel, type CLIPTextOutput } from './clip_text_model.js';
+export { CLIPTextModelWithProjection } from './clip_text_model_with_projection.js';
 export {
   type ConfigJson,
   type FromConfigOptions,
