@@ -1,5 +1,7 @@
+import { computesByHead } from '../ops/attention_by_head.js';
 import type { CrossAttention } from './cross_attention.js';
 
+import { hasFusedAttention } from './memory_efficient_cross_attention.js';
 import type { AttentionName } from './options.js';
 import { SdpAttention } from './sdp_attention.js';
 
@@ -9,6 +11,16 @@ import { SdpAttention } from './sdp_attention.js';
  */
 export class AutoAttention extends SdpAttention {
   override readonly attentionName: AttentionName = 'auto';
+}
+
+/** What 'auto' takes on the active backend, in words. */
+export function describeAutoAttention(): string {
+  if (hasFusedAttention()) {
+    return 'memory-efficient, one fused kernel';
+  }
+  return computesByHead()
+    ? 'memory-efficient, in blocks of one head'
+    : 'classic while the matrix of scores fits into memory, else memory-efficient in blocks';
 }
 
 /** The classes that computed so far, by the number of attention layers: { 'memory-efficient': 32 }. */

@@ -1,5 +1,5 @@
 export { type AttentionConfig, AttentionProjections } from './attention_projections.js';
-export { AutoAttention, attentionStatistics } from './auto_attention.js';
+export { AutoAttention, attentionStatistics, describeAutoAttention } from './auto_attention.js';
 export {
   BasicTransformerBlock,
   type TransformerBlockConfig,

@@ -1,6 +1,6 @@
 import { freemem, totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs-core';
-import { hasFusedAttention, resolveAttention } from '../attention/index.js';
+import { describeAutoAttention, resolveAttention } from '../attention/index.js';
 import { type BackendDescription, describeBackends, pickBackend } from '../backends/index.js';
 import { hubCacheDir, hubEndpoint, isOffline } from '../loaders/hub_environment.js';
 import { installedVersion, PACKAGE_ROOT, SHIPPED_MODEL, versions } from './package_info.js';
@@ -78,9 +78,6 @@ async function diagnose(): Promise<Diagnosis> {
   const automatic = await pickBackend('auto').catch(() => null);
   const processor = describeProcessor();
   const setting = resolveAttention().name;
-  const fused = automatic !== null && hasFusedAttention();
-  const whole = 'the whole matrix of scores while it fits, else memory-efficient in blocks';
-  const taken = fused ? 'memory-efficient, one fused kernel' : whole;
   return {
     versions: versions(),
     peers: Object.fromEntries(PEERS.map((name) => [name, installedVersion(name) ?? 'not installed'])),
@@ -89,7 +86,7 @@ async function diagnose(): Promise<Diagnosis> {
     memory: { totalBytes: totalmem(), freeBytes: freemem() },
     backends,
     automatic,
-    attention: { setting, on: setting === 'auto' ? taken : null },
+    attention: { setting, on: setting === 'auto' && automatic ? describeAutoAttention() : null },
     cacheDir: hubCacheDir(),
     endpoint: hubEndpoint(),
     offline: isOffline(),
