@@ -45,19 +45,21 @@ async function attempt(batch) {
   }
 }
 
-/** Doubles until it fails, then halves the distance. */
+/** Guesses from the memory of one picture, then closes in on the first batch that fails. */
 async function largest(name) {
   unet.setAttention(name);
-  let [fits, best, fails] = [0, null, Number(values.most) + 1];
-  for (let batch = 1; batch < fails; batch = fits === 0 ? fails : Math.min(2 * fits, Math.floor((fits + fails) / 2))) {
-    const result = batch > fits ? await attempt(batch) : null;
+  let [fits, fails, best] = [0, Number(values.most) + 1, null];
+  let batch = 1;
+  while (fails - fits > 1) {
+    const result = await attempt(batch);
     console.log(`${name}, batch ${batch}: ${result ? gigabytes(result.peakBytes) : 'does not fit'}`);
     if (result) {
       [fits, best] = [batch, result];
     } else {
       fails = batch;
     }
-    if (fails - fits === 1) break;
+    const guess = best ? Math.floor(limit / (best.peakBytes / fits)) : 1;
+    batch = Math.min(Math.max(guess, fits + 1), fails - 1);
   }
   return { name, batch: fits, ...best };
 }
