@@ -1,0 +1,104 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import * as tf from '@tensorflow/tfjs-core';
+import type { UNet2DConditionModel } from '../../src/models/index.js';
+import { type StableDiffusionOptions, StableDiffusionPipeline } from '../../src/pipelines/index.js';
+import { createScheduler } from '../../src/schedulers/index.js';
+import { type PipelineConfigs, type WeightDtype, writeCheckpoint } from '../support/checkpoint.js';
+import { relativeL2, toNHWC } from '../support/compare.js';
+import { loadReferenceCases, numbers, type ReferenceCase, tensor } from '../support/reference_cases.js';
+import { loadSafetensors } from '../support/safetensors.js';
+
+const FILE = 'test/pipelines/cases/pipelines.safetensors';
+const DTYPES: Record<string, WeightDtype> = { float16: 'F16', bfloat16: 'BF16' };
+
+type PipelineCase = ReferenceCase & {
+  kind: string;
+  dtype?: string;
+  scheduler?: string;
+  args: Record<string, unknown> & { prompt?: string | string[] };
+};
+
+const kinds: Record<string, PipelineConfigs> = JSON.parse(loadSafetensors(FILE).metadata.kinds!);
+const cases = loadReferenceCases(FILE) as PipelineCase[];
+const groups = [...new Set(cases.map(({ kind, dtype = 'float32' }) => `${kind} in ${dtype}`))];
+
+const camelCase = (name: string) => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
+/** The arguments of Python's call as ours; embeddings and latents come from the file. */
+function callOptions({ args, tensors }: PipelineCase): StableDiffusionOptions {
+  const { prompt, ...rest } = args;
+  const entries = Object.entries(rest).map(([name, value]) => {
+    const given = tensors[`given_${name}`];
+    return [camelCase(name), given ? tensor(given) : value];
+  });
+  return Object.fromEntries(entries);
+}
+
+/** What the first call of the UNet got and gave. */
+function watchFirstCall(unet: UNet2DConditionModel): { text: Float32Array; out: Float32Array } {
+  const seen: { text?: Float32Array; out?: Float32Array } = {};
+  const { forward } = Object.getPrototypeOf(unet) as UNet2DConditionModel;
+  unet.forward = function (sample, timestep, text, inputs) {
+    const out = forward.call(this, sample, timestep, text, inputs);
+    seen.text ??= text.dataSync() as Float32Array;
+    seen.out ??= out.dataSync() as Float32Array;
+    return out;
+  };
+  return seen as { text: Float32Array; out: Float32Array };
+}
+
+describe.each(groups)('%s', (group) => {
+  const own = cases.filter(({ kind, dtype = 'float32' }) => `${kind} in ${dtype}` === group);
+  let dir: string;
+  let pipe: StableDiffusionPipeline;
+
+  beforeAll(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'tfjs-diffusers-'));
+    const { kind, dtype } = own[0]!;
+    await writeCheckpoint(dir, kinds[kind]!, { dtype: dtype ? DTYPES[dtype] : 'F32' });
+    pipe = await StableDiffusionPipeline.fromPretrained(dir, { backend: 'wasm' });
+  });
+
+  afterAll(async () => {
+    pipe.dispose();
+    expect(tf.memory().numTensors).toBe(0);
+    await rm(dir, { recursive: true });
+  });
+
+  test.each(own)('$name: every stage is that of Python diffusers', async (reference) => {
+    const { tensors, args, scheduler } = reference;
+    const before = tf.memory().numTensors;
+    const ownScheduler = pipe.scheduler;
+    if (scheduler) {
+      pipe.scheduler = createScheduler(scheduler, ownScheduler.config);
+    }
+    const options = callOptions(reference);
+    const first = watchFirstCall(pipe.unet);
+    const latents = tensors.latents!;
+    const size = latents.shape.slice(1).reduce((a, b) => a * b, 1);
+    const errors: number[] = [];
+
+    const { images } = await pipe(args.prompt, {
+      ...options,
+      outputType: 'tensor',
+      callbackOnStepEnd: ({ step, latents: ours }) => {
+        const expected = (latents.data as Float32Array).slice(step * size, (step + 1) * size);
+        errors.push(relativeL2(ours.dataSync(), toNHWC(expected, latents.shape.slice(1))));
+      },
+    });
+
+    expect(relativeL2(first.text, tensors.text_embeds!.data as Float32Array)).toBeLessThan(1e-5);
+    expect(relativeL2(first.out, numbers(tensors.unet_out!))).toBeLessThan(1e-5);
+    expect(errors).toHaveLength(latents.shape[0]!);
+    expect(Math.max(...errors)).toBeLessThan(1e-4);
+    expect(relativeL2(images.dataSync(), numbers(tensors.image!))).toBeLessThan(1e-4);
+
+    images.dispose();
+    tf.dispose(Object.values(options).filter((value) => value instanceof tf.Tensor));
+    pipe.scheduler = ownScheduler;
+    expect(tf.memory().numTensors).toBe(before);
+  });
+});
