@@ -52,11 +52,11 @@ export class Parameter<R extends Rank = Rank> {
     return this.shape.reduce((a, b) => a * b, 1);
   }
 
-  /** Whether a tensor of that shape in a checkpoint is this one. */
+  /** Whether a tensor of that shape in a checkpoint is this one; a matrix may be a 1x1 convolution and the reverse. */
   accepts(shape: readonly number[]): boolean {
-    const same = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((n, i) => n === b[i]);
-    const asConvolution = this.layout === 'linear' && shape.length === 4 && shape[2] === 1 && shape[3] === 1;
-    return same(shape, this.shape) || (asConvolution && same(shape.slice(0, 2), this.matrixShape));
+    const pointwise = this.layout === 'linear' && shape.length === 4 && shape[2] === 1 && shape[3] === 1;
+    const [a, b] = [pointwise ? shape.slice(0, 2) : shape, this.matrixShape];
+    return a.length === b.length && a.every((size, i) => size === b[i]);
   }
 
   /** The checkpoint's shape without the 1x1 of a convolution that we keep as a matrix. */
