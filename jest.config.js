@@ -1,5 +1,6 @@
 /** ES modules under jest: node --experimental-vm-modules (see the "unit" script). */
 export default {
+  globalSetup: './test/support/build.mjs',
   testEnvironment: './test/support/environment.cjs',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   extensionsToTreatAsEsm: ['.ts'],

@@ -15,21 +15,25 @@ export function formatSeconds(seconds: number): string {
   return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
 }
 
-/** What a user sees while waiting, all of it on stderr: bars on a terminal, a few lines elsewhere, nothing when quiet. */
+/** What a user sees while waiting, by default on stderr: bars on a terminal, a few lines elsewhere, nothing when quiet. */
 export class ProgressDisplay {
   private bar: SingleBar | undefined;
   private stage = '';
-  private readonly isTerminal = process.stderr.isTTY === true;
-
   private closed = false;
+  private readonly isTerminal: boolean;
 
-  constructor(private readonly quiet: boolean) {}
+  constructor(
+    private readonly quiet: boolean,
+    private readonly stream: NodeJS.WritableStream & { isTTY?: boolean } = process.stderr,
+  ) {
+    this.isTerminal = stream.isTTY === true;
+  }
 
   /** A line that stays. */
   note(line: string): void {
     if (!this.quiet) {
       this.clear();
-      process.stderr.write(`${line}\n`);
+      this.stream.write(`${line}\n`);
     }
   }
 
@@ -82,7 +86,7 @@ export class ProgressDisplay {
     if (this.stage !== stage || !this.bar) {
       this.clear();
       this.stage = stage;
-      this.bar = new SingleBar(barOptions(title));
+      this.bar = new SingleBar({ ...barOptions(title), stream: this.stream });
       this.bar.start(total, value, { label });
       return;
     }
