@@ -1,12 +1,11 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { bias4d, biasBlock } from '../ops/attention_blocks.js';
+import { bias4d, biasBlock, ranges } from '../ops/attention_blocks.js';
 import { attentionForward } from '../ops/attention_forward.js';
 import { checkpoint } from '../ops/checkpoint.js';
 import { memoryEfficientAttention } from '../ops/index.js';
 import { softmaxAttention } from './score_matrix.js';
-import { slices } from './slices.js';
 
 export const DEFAULT_QUERY_CHUNK = 1024;
 
@@ -35,7 +34,7 @@ function queryChunks(q: Tensor4D, k: Tensor4D, v: Tensor4D, options: ChunkOption
   return tf.tidy(() => {
     const scaled = tf.mul(q, scale);
     const kT = tf.transpose(k, [0, 1, 3, 2]);
-    const parts = slices(q.shape[2], queryChunkSize).map((rows) =>
+    const parts = ranges(q.shape[2], queryChunkSize).map((rows) =>
       tf.tidy(() => {
         const some = tf.slice(scaled, [0, 0, rows.begin, 0], [-1, -1, rows.size, -1]);
         const operands: Tensor[] = [some, kT, v, ...(bias ? [biasBlock(bias, rows, keys)] : [])];

@@ -1,6 +1,7 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { supportsPhysicalTypes } from '../backends/types.js';
+import { replace } from '../ops/attention_blocks.js';
 import { batchMatMul } from '../ops/batch_mat_mul.js';
 import { splitHeads } from '../ops/index.js';
 
@@ -35,12 +36,6 @@ export function attentionShape(q: Tensor3D, k: Tensor3D, heads: number): Attenti
   return { batch, heads, queries, keys: k.shape[1], dimHead: channels / heads, bytes: bytesPerNumber(q) };
 }
 
-function replace<T extends Tensor, U extends Tensor>(x: T, f: (x: T) => U): U {
-  const y = f(x);
-  x.dispose();
-  return y;
-}
-
 /**
  * softmax(q k + bias) v. Holds two matrices of scores at most (say the scores and their softmax).
  *
@@ -56,10 +51,8 @@ export function softmaxAttention<T extends Tensor>(q: T, kT: T, v: T, bias?: Ten
     if (bias) {
       scores = replace(scores, (s) => tf.add(s, bias));
     }
-    return batchMatMul(
-      replace(scores, (s) => tf.softmax(s)),
-      v,
-    ) as T;
+    const weights: Tensor = replace(scores, (s) => tf.softmax(s));
+    return batchMatMul(weights, v) as T;
   });
 }
 

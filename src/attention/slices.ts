@@ -1,6 +1,6 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { bias4d, biasBlock } from '../ops/attention_blocks.js';
+import { bias4d, biasBlock, ranges } from '../ops/attention_blocks.js';
 import { mergeHeads, splitHeads } from '../ops/index.js';
 import { asRows, keysTransposed, scaledQueries, softmaxAttention } from './score_matrix.js';
 
@@ -28,14 +28,6 @@ function join<T extends Tensor>(parts: T[], axis: number): T {
   return parts.length === 1 ? parts[0]! : (tf.concat(parts, axis) as T);
 }
 
-/** Begin and size of each slice; the last one holds what is left. */
-export function slices(total: number, size: number): { begin: number; size: number }[] {
-  return Array.from({ length: Math.ceil(total / size) }, (_, i) => ({
-    begin: i * size,
-    size: Math.min(size, total - i * size),
-  }));
-}
-
 /** Attention with the whole matrix of scores at once. */
 export function wholeAttention(operands: AttentionOperands): Tensor3D {
   return tf.tidy(() => {
@@ -50,7 +42,7 @@ export function attentionByQueries(operands: AttentionOperands, size: number): T
     const { q, kT, v } = prepare(operands);
     const bias = operands.bias && bias4d(operands.bias);
     const keys = { begin: 0, size: kT.shape[3] };
-    const parts = slices(q.shape[2], size).map((range) =>
+    const parts = ranges(q.shape[2], size).map((range) =>
       tf.tidy(() => {
         const some = tf.slice(q, [0, 0, range.begin, 0], [-1, -1, range.size, -1]);
         return softmaxAttention(some, kT, v, bias && biasBlock(bias, range, keys));
@@ -67,7 +59,7 @@ export function attentionByRows(operands: AttentionOperands, size: number): Tens
     const [batch, heads, queries, dim] = q.shape;
     const bias = operands.bias && bias4d(operands.bias);
     const [qRows, kRows, vRows] = [asRows(q), asRows(kT), asRows(v)];
-    const parts = slices(batch * heads, size).map((range) =>
+    const parts = ranges(batch * heads, size).map((range) =>
       tf.tidy(() => {
         const [a, b, c] = [qRows, kRows, vRows].map((x) => tf.slice(x, [range.begin, 0, 0], [range.size, -1, -1])) as [
           Tensor3D,
