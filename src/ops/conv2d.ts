@@ -2,11 +2,9 @@ import type { Tensor, Tensor1D, Tensor2D, Tensor4D } from '@tensorflow/tfjs-core
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
 import { type Activation, activate } from './activations.js';
+import { convolve, type Padding2D } from './convolve.js';
 import { type Implementation, runFused } from './fused.js';
 import { upsampleNearest2x } from './resize_nearest.js';
-
-/** [[top, bottom], [left, right]] in pixels. */
-export type Padding2D = [[number, number], [number, number]];
 
 export interface Conv2dOptions {
   /** [Cout] */
@@ -38,22 +36,7 @@ function composedConv2d(inputs: ConvInputs, stride: number, pad: Padding2D, upsa
     const product = tf.matMul(tf.reshape(x, [-1, c]), tf.reshape(filter, [c, -1]));
     y = tf.reshape(product, [n, h, w, filter.shape[3]]);
   } else {
-    const [[top, bottom], [left, right]] = pad;
-    if (top === bottom && left === right && top === left) {
-      y = tf.conv2d(x, filter, stride, top);
-    } else {
-      y = tf.conv2d(
-        tf.pad(x, [
-          [0, 0],
-          [top, bottom],
-          [left, right],
-          [0, 0],
-        ]) as Tensor4D,
-        filter,
-        stride,
-        'valid',
-      );
-    }
+    y = convolve(x, filter, stride, pad);
   }
   if (inputs.bias) {
     y = tf.add(y, inputs.bias);

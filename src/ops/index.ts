@@ -2,7 +2,8 @@ import './gradients.js';
 
 export { type Activation, activate, gelu, quickGelu, silu } from './activations.js';
 export type { AttentionBlocks } from './attention_blocks.js';
-export { type Conv2dOptions, conv2d, type Padding2D } from './conv2d.js';
+export { type Conv2dOptions, conv2d } from './conv2d.js';
+export type { Padding2D } from './convolve.js';
 export type { Implementation } from './fused.js';
 export { type GroupNormOptions, groupNorm } from './group_norm.js';
 export { mergeHeads, splitHeads } from './heads.js';

@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
+import '@tensorflow/tfjs-backend-wasm';
 import { conv2d, groupNorm, layerNorm, linear, resizeNearest, timestepEmbedding } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
@@ -49,11 +50,11 @@ function run({ op, options }: Case, t: Inputs): tf.Tensor {
   }
 }
 
-beforeAll(async () => {
-  await tf.setBackend('cpu');
-});
+describe.each(['cpu', 'wasm'])('composed fused ops equal PyTorch on %s', (backend) => {
+  beforeAll(async () => {
+    await tf.setBackend(backend);
+  });
 
-describe('composed fused ops equal PyTorch', () => {
   test.each(cases.map((c) => [`${c.name}: ${c.op} ${JSON.stringify(c.options)}`, c] as const))('%s', (_, c) => {
     const before = tf.memory().numTensors;
     tf.tidy(() => {
