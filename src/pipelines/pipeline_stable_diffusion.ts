@@ -227,17 +227,18 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     options: StableDiffusionOptions & { outputType?: O } = {},
   ): Promise<StableDiffusionPipelineOutput<Images<O>>> {
     const given = givenOptions(options);
+    const size = this.size(given);
     // the scheduler keeps the state of one run, so a second call waits for the first
-    const result = this.turns.take(() => this.generate(prompt ?? undefined, given), given.signal);
+    const result = this.turns.take(() => this.generate(prompt ?? undefined, given, size), given.signal);
     return result as Promise<StableDiffusionPipelineOutput<Images<O>>>;
   }
 
   private async generate(
     prompt: string | readonly string[] | undefined,
     options: StableDiffusionOptions,
+    { height, width }: { height: number; width: number },
   ): Promise<StableDiffusionPipelineOutput<GeneratedImage[] | Tensor4D>> {
     const begin = performance.now();
-    const { height, width } = this.size(options);
     const {
       guidanceScale = 7.5,
       numImagesPerPrompt = 1,
