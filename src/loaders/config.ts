@@ -41,32 +41,42 @@ export async function readJson(path: string): Promise<unknown> {
   }
 }
 
-/** JSON text as Python's `json.dumps(value, indent=2, sort_keys=True)` lays it out, infinities included. */
-export function stringifyPythonJson(value: unknown, indent = ''): string {
-  const inner = `${indent}  `;
-  if (typeof value === 'number' && !Number.isFinite(value)) {
-    return Number.isNaN(value) ? 'NaN' : value > 0 ? 'Infinity' : '-Infinity';
-  }
-  if (Array.isArray(value)) {
-    const items = value.map((item) => inner + stringifyPythonJson(item, inner));
-    return items.length === 0 ? '[]' : `[\n${items.join(',\n')}\n${indent}]`;
-  }
-  if (typeof value === 'object' && value !== null) {
-    const items = Object.entries(value)
-      .filter(([, item]) => item !== undefined)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, item]) => `${inner}${JSON.stringify(key)}: ${stringifyPythonJson(item, inner)}`);
-    return items.length === 0 ? '{}' : `{\n${items.join(',\n')}\n${indent}}`;
-  }
-  return JSON.stringify(value) ?? 'null';
+/**
+ * JSON text as Python's `json.dumps(value, indent=2, sort_keys=True)` lays it out, infinities included.
+ *
+ * @param floats keys whose numbers Python knows as floats: 1 is written as 1.0, which tells the two types apart there
+ */
+export function stringifyPythonJson(value: unknown, floats: readonly string[] = []): string {
+  const write = (item: unknown, indent: string): string => {
+    const inner = `${indent}  `;
+    if (typeof item === 'number' && !Number.isFinite(item)) {
+      return Number.isNaN(item) ? 'NaN' : item > 0 ? 'Infinity' : '-Infinity';
+    }
+    if (Array.isArray(item)) {
+      const items = item.map((each) => inner + write(each, inner));
+      return items.length === 0 ? '[]' : `[\n${items.join(',\n')}\n${indent}]`;
+    }
+    if (typeof item === 'object' && item !== null) {
+      const items = Object.entries(item)
+        .filter(([, each]) => each !== undefined)
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([key, each]) => {
+          const point = floats.includes(key) && Number.isSafeInteger(each) ? '.0' : '';
+          return `${inner}${JSON.stringify(key)}: ${write(each, inner)}${point}`;
+        });
+      return items.length === 0 ? '{}' : `{\n${items.join(',\n')}\n${indent}}`;
+    }
+    return JSON.stringify(item) ?? 'null';
+  };
+  return write(value, '');
 }
 
 /**
  * Writes a configuration as Python diffusers does: two spaces, keys sorted, a line end.
  * @throws {FileWriteError} when `path` cannot be written
  */
-export async function writeJson(path: string, value: unknown): Promise<void> {
-  await writeFileAtomically(path, `${stringifyPythonJson(value)}\n`);
+export async function writeJson(path: string, value: unknown, floats: readonly string[] = []): Promise<void> {
+  await writeFileAtomically(path, `${stringifyPythonJson(value, floats)}\n`);
 }
 
 export { ConfigReader, type NumberBounds } from './config_reader.js';

@@ -96,6 +96,7 @@ export class CLIPTextModel extends Model {
   static readonly weightsName: string = 'model';
   static readonly ignoredKeys: RegExp =
     /(^|\.)embeddings\.position_ids$|^logit_scale$|^vision_model\.|^(visual|text)_projection\./;
+  static readonly floatSettings: readonly string[] = ['initializer_factor', 'initializer_range', 'layer_norm_eps'];
 
   readonly parsed: CLIPTextConfig;
   private readonly tokenEmbedding: Embedding;

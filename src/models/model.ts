@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { AttentionSetting } from '../attention/index.js';
 import type { PhysicalType } from '../backends/types.js';
@@ -8,6 +7,7 @@ import { encodeFromFloat32 } from '../loaders/number_formats.js';
 import { openStateDict, writeSafetensors } from '../loaders/safetensors.js';
 import type { StateDict } from '../loaders/state_dict.js';
 import { initRandom, type LoadOptions, loadStateDict, type Parameter, WeightStore, type Weights } from '../nn/index.js';
+import { makeDirectory } from '../utils/files.js';
 
 /** A configuration as it stands in a config.json, keys in snake_case. */
 export type ConfigJson = Readonly<Record<string, unknown>>;
@@ -44,6 +44,8 @@ export interface ModelClass<M extends Model> {
   readonly weightsName: string;
   /** Keys of checkpoints that are not weights. */
   readonly ignoredKeys?: RegExp;
+  /** Keys of config.json that Python insists on as floats. */
+  readonly floatSettings?: readonly string[];
 }
 
 /** A network with its configuration and named parameters (diffusers/models/modeling_utils.py ModelMixin). */
@@ -68,17 +70,37 @@ export abstract class Model {
   /** Writes config.json and the weights into `dir`, as Python diffusers reads them. */
   async savePretrained(dir: string, options: SaveOptions = {}): Promise<void> {
     const { dtype = 'F32', variant } = options;
-    const { weightsName } = this.constructor as unknown as ModelClass<this>;
-    await mkdir(dir, { recursive: true });
+    checkSaveOptions(options);
+    const { weightsName, floatSettings } = this.constructor as unknown as ModelClass<this>;
+    const missing = this.store ? undefined : this.parameters.find((parameter) => !parameter.isLoaded);
+    if (missing) {
+      throw new InvalidArgumentError(
+        `[savePretrained] the weights are not loaded (or were disposed of): there is no ${missing.path} to write`,
+      );
+    }
+    await makeDirectory(dir);
     const file = `${weightsName}.${variant ? `${variant}.` : ''}safetensors`;
     const entries = this.parameters.map((parameter) => ({
       name: parameter.path,
       dtype,
       shape: parameter.shape,
-      data: async () => encodeFromFloat32(await parameter.data(), dtype),
+      data: async () => encodeFromFloat32(await this.numbersOf(parameter), dtype),
     }));
     await writeSafetensors(join(dir, file), entries);
-    await writeJson(join(dir, 'config.json'), this.config);
+    await writeJson(join(dir, 'config.json'), this.config, floatSettings);
+  }
+
+  /** A parameter's numbers, also while its model is offloaded. */
+  private async numbersOf(parameter: Parameter): Promise<Float32Array> {
+    if (parameter.isLoaded || !this.store) {
+      return parameter.data();
+    }
+    this.store.load([parameter]);
+    try {
+      return await parameter.data();
+    } finally {
+      parameter.dispose();
+    }
   }
 
   /** Remembers where the weights come from, so that they can be read again. */
@@ -151,6 +173,18 @@ export abstract class Model {
     // nothing waits for the files to be closed, and a failure to close a file that was only read changes nothing
     this.store?.close().catch(() => undefined);
     this.store = null;
+  }
+}
+
+/** @throws InvalidArgumentError for a type that cannot be written and for a variant that is no part of a file name */
+export function checkSaveOptions({ dtype, variant }: SaveOptions): void {
+  if (dtype !== undefined && !['F32', 'F16', 'BF16'].includes(dtype)) {
+    throw new InvalidArgumentError(`[savePretrained] dtype must be 'F32', 'F16' or 'BF16', got '${dtype}'`);
+  }
+  if (variant !== undefined && !/^[\w-]+$/.test(variant)) {
+    throw new InvalidArgumentError(
+      `[savePretrained] variant must be letters, digits, '_' and '-', such as 'fp16', got '${variant}'`,
+    );
   }
 }
 

@@ -1,6 +1,6 @@
 import type { PhysicalType } from '../backends/types.js';
 import { AbortedError, StateDictError } from '../errors.js';
-import type { StateDict } from '../loaders/state_dict.js';
+import type { StateDict, StorageType } from '../loaders/state_dict.js';
 import type { Parameter } from './parameter.js';
 
 export interface LoadOptions {
@@ -16,6 +16,9 @@ export interface LoadOptions {
 }
 
 const MOST_LISTED = 20;
+
+/** Integers hold ids and positions; a weight of such a type has been damaged or mislabelled. */
+const WEIGHT_TYPES: readonly StorageType[] = ['F64', 'F32', 'F16', 'BF16'];
 
 function list(title: string, items: string[]): string {
   if (items.length === 0) {
@@ -33,6 +36,7 @@ export function matchStateDict(
 ): Map<Parameter, string> {
   const missing: string[] = [];
   const wrong: string[] = [];
+  const mistyped: string[] = [];
   const keys = new Map<Parameter, string>();
   const unused = new Set(dict.keys().filter((key) => !ignore?.test(key)));
   for (const parameter of parameters) {
@@ -42,17 +46,21 @@ export function matchStateDict(
       continue;
     }
     unused.delete(key);
-    const { shape } = dict.info(key)!;
+    const { shape, dtype } = dict.info(key)!;
     if (!parameter.accepts(shape)) {
       wrong.push(`${key}: expected [${parameter.shape}], got [${shape}]`);
     }
+    if (!WEIGHT_TYPES.includes(dtype)) {
+      mistyped.push(`${key}: expected ${WEIGHT_TYPES.join(', ')}, got ${dtype}`);
+    }
     keys.set(parameter, key);
   }
-  if (missing.length + wrong.length + unused.size > 0) {
+  if (missing.length + wrong.length + mistyped.length + unused.size > 0) {
     throw new StateDictError(
       `${source} does not fit the model that its config.json describes:` +
         list('missing', missing) +
         list('of another shape', wrong) +
+        list('of a type that is not for weights', mistyped) +
         list('unused', [...unused]),
     );
   }

@@ -21,7 +21,7 @@ import { type GenerationRecord, imageMetadata } from './generation_record.js';
 import { classifierFreeGuidance } from './guidance.js';
 import { type NegativeGuidanceOptions, noiseLevel, skipsUnconditional } from './negative_guidance.js';
 import { bringUpToDate, trainedSize } from './outdated_configs.js';
-import { checkAborted, yieldToEventLoop } from './pipeline_utils.js';
+import { checkAborted, withoutNulls, yieldToEventLoop } from './pipeline_utils.js';
 import { PromptState } from './prompt_state.js';
 import {
   type FromPretrainedOptions,
@@ -32,7 +32,6 @@ import {
   checkLatents,
   checkOptions,
   type DenoisingStep,
-  givenOptions,
   type NoiseSource,
   noiseSource,
   type OutputType,
@@ -124,7 +123,10 @@ export class StableDiffusionPipeline extends Callable<Draw> {
    * @throws ConfigError, CheckpointError, StateDictError, DownloadError that say what is wrong with it
    */
   static async fromPretrained(idOrDir: string, options: FromPretrainedOptions = {}): Promise<StableDiffusionPipeline> {
-    const { components, modelName } = await loadStableDiffusionComponents(idOrDir, options);
+    const { components, modelName } = await loadStableDiffusionComponents(
+      idOrDir,
+      withoutNulls('fromPretrained', options),
+    );
     const pipe = new StableDiffusionPipeline(components);
     pipe.modelName = modelName;
     return pipe;
@@ -226,7 +228,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     prompt: string | readonly string[] | undefined,
     options: StableDiffusionOptions & { outputType?: O } = {},
   ): Promise<StableDiffusionPipelineOutput<Images<O>>> {
-    const given = givenOptions(options);
+    const given = withoutNulls<StableDiffusionOptions>('StableDiffusionPipeline', options);
     const size = this.size(given);
     // the scheduler keeps the state of one run, so a second call waits for the first
     const result = this.turns.take(() => this.generate(prompt ?? undefined, given, size), given.signal);

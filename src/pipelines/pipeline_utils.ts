@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { type BackendName, pickBackend } from '../backends/index.js';
 import { type PhysicalType, supportsPhysicalTypes } from '../backends/types.js';
-import { AbortedError } from '../errors.js';
+import { AbortedError, InvalidArgumentError } from '../errors.js';
 import { warn } from '../utils/logging.js';
 
 /** What came where something else was expected, for error messages. */
@@ -13,6 +13,18 @@ export function describe(value: unknown): string {
     return Array.isArray(value) ? `a list of ${value.length}` : 'an object';
   }
   return typeof value === 'string' ? JSON.stringify(value.slice(0, 80)) : String(value);
+}
+
+/**
+ * Options without those that are null, as callers from JavaScript write Python's None.
+ *
+ * @throws InvalidArgumentError when they are no object
+ */
+export function withoutNulls<T extends object>(where: string, options: T): T {
+  if (typeof (options ?? {}) !== 'object' || Array.isArray(options) || options instanceof tf.Tensor) {
+    throw new InvalidArgumentError(`[${where}] expects an object of options, got ${describe(options)}`);
+  }
+  return Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== null)) as T;
 }
 
 /** Lets timers, input and signals be served between two pieces of work. */

@@ -1,16 +1,17 @@
-import { mkdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import type { AttentionSetting } from '../attention/index.js';
+import { type AttentionSetting, resolveAttention } from '../attention/index.js';
 import type { BackendName } from '../backends/index.js';
 import type { PhysicalType } from '../backends/types.js';
 import { ConfigError, InvalidArgumentError } from '../errors.js';
 import { ConfigReader, readJson, writeJson } from '../loaders/config.js';
 import { type DownloadProgress, type ResolveOptions, resolvePretrained } from '../loaders/hub.js';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../models/index.js';
+import { checkSaveOptions } from '../models/model.js';
 import { type SchedulerConfigJson, type SchedulerMixin, schedulerFromConfig } from '../schedulers/index.js';
 import { CLIPTokenizer } from '../tokenizers/index.js';
+import { makeDirectory } from '../utils/files.js';
 import type { StableDiffusionComponents } from './pipeline_stable_diffusion.js';
-import { checkAborted, ensureBackend, usableType } from './pipeline_utils.js';
+import { checkAborted, describe, ensureBackend, usableType } from './pipeline_utils.js';
 
 /** Progress of reading weights: tensors of one component. */
 export interface LoadProgress {
@@ -68,8 +69,11 @@ export async function loadStableDiffusionComponents(
   options: FromPretrainedOptions,
 ): Promise<{ components: StableDiffusionComponents; modelName: string }> {
   if (typeof idOrDir !== 'string' || idOrDir === '') {
-    throw new InvalidArgumentError('[fromPretrained] expects a directory or the id of a repository on the hub');
+    throw new InvalidArgumentError(
+      `[fromPretrained] expects a directory or the id of a repository on the hub, got ${describe(idOrDir)}`,
+    );
   }
+  checkLoadOptions(options);
   const { signal, onProgress, variant, attention } = options;
   const { dir } = await resolvePretrained(idOrDir, {
     ...options,
@@ -115,6 +119,23 @@ export async function loadStableDiffusionComponents(
   }
 }
 
+const DTYPES: readonly unknown[] = ['float32', 'bfloat16', 'float16', undefined];
+
+/** @throws InvalidArgumentError for what would otherwise show up late or never */
+function checkLoadOptions(options: FromPretrainedOptions): void {
+  const expect = (ok: boolean, name: keyof FromPretrainedOptions, what: string) => {
+    if (!ok) {
+      throw new InvalidArgumentError(`[fromPretrained] ${name} must be ${what}, got ${describe(options[name])}`);
+    }
+  };
+  const { dtype, onProgress, signal, attention, variant } = options;
+  expect(DTYPES.includes(dtype), 'dtype', "'float32', 'bfloat16' or 'float16'");
+  expect(variant === undefined || (typeof variant === 'string' && variant !== ''), 'variant', "a name such as 'fp16'");
+  expect(onProgress === undefined || typeof onProgress === 'function', 'onProgress', 'a function');
+  expect(signal === undefined || typeof signal?.aborted === 'boolean', 'signal', 'an AbortSignal');
+  resolveAttention(attention);
+}
+
 /** 'acme/tiny-shapes' and '/models/tiny-shapes/' are both tiny-shapes. */
 function nameOf(idOrDir: string): string {
   return basename(idOrDir.replace(/[/\\]+$/, ''));
@@ -149,12 +170,13 @@ export async function saveStableDiffusionComponents(
       '[savePretrained] a tokenizer of transformers.js cannot be saved; load the pipeline with its own tokenizer',
     );
   }
-  await mkdir(dir, { recursive: true });
+  checkSaveOptions(options);
+  await makeDirectory(dir);
   await tokenizer.savePretrained(join(dir, 'tokenizer'));
   await textEncoder.savePretrained(join(dir, 'text_encoder'), options);
   await unet.savePretrained(join(dir, 'unet'), options);
   await vae.savePretrained(join(dir, 'vae'), options);
-  await mkdir(join(dir, 'scheduler'), { recursive: true });
+  await makeDirectory(join(dir, 'scheduler'));
   await writeJson(join(dir, 'scheduler', 'scheduler_config.json'), scheduler.toConfig());
   await writeJson(join(dir, 'model_index.json'), {
     _class_name: 'StableDiffusionPipeline',

@@ -113,20 +113,6 @@ export function randomSeed(): number {
   return Math.floor(Math.random() * 2 ** 32);
 }
 
-/**
- * The options as they were given, null for a missing one included, as callers from JavaScript write Python's None.
- *
- * @throws InvalidArgumentError when they are no object
- */
-export function givenOptions(options: unknown): StableDiffusionOptions {
-  if (typeof (options ?? {}) !== 'object' || Array.isArray(options) || options instanceof tf.Tensor) {
-    throw new InvalidArgumentError(
-      `[StableDiffusionPipeline] expects an object of options after the prompt, got ${describe(options)}`,
-    );
-  }
-  return Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== null));
-}
-
 const isCount = (value: unknown) => Number.isInteger(value) && (value as number) >= 1;
 const isWhole = (value: unknown) => Number.isInteger(value) && (value as number) >= 0;
 const isShare = (value: unknown) => Number.isFinite(value) && (value as number) >= 0 && (value as number) <= 1;

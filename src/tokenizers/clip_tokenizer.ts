@@ -1,8 +1,7 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Tokenizer as TokenizerCore } from '@huggingface/tokenizers';
 import { InvalidArgumentError } from '../errors.js';
-import { writeFileAtomically } from '../utils/files.js';
+import { makeDirectory, writeFileAtomically } from '../utils/files.js';
 import { AddedTokenFinder } from './added_tokens.js';
 import { type Sides, tokenizeBatch } from './tokenize_batch.js';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer_files.js';
@@ -144,7 +143,7 @@ export class CLIPTokenizer implements Tokenizer {
       added_tokens_decoder: Object.fromEntries(added.map(({ id, ...token }) => [id, token])),
     };
     const asJson = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
-    await mkdir(dir, { recursive: true });
+    await makeDirectory(dir);
     await writeFileAtomically(join(dir, 'vocab.json'), JSON.stringify(vocab));
     const lines = ['#version: 0.2', ...merges.map((pair) => pair.join(' ')), ''];
     await writeFileAtomically(join(dir, 'merges.txt'), lines.join('\n'));

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { access, constants, type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { access, constants, type FileHandle, mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { FileWriteError } from '../errors.js';
 
@@ -55,6 +55,19 @@ export async function checkWritable(path: string): Promise<void> {
     await access(join(dirname(file), '/'), constants.W_OK | constants.X_OK);
   } catch (error) {
     throw new FileWriteError(`cannot write '${path}': ${reason(error, path)}`, { cause: error });
+  }
+}
+
+/**
+ * Makes a directory and those above it; one that is there already is fine.
+ * @throws {FileWriteError} saying what is in the way
+ */
+export async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true });
+  } catch (error) {
+    const why = (error as NodeJS.ErrnoException).code === 'EEXIST' ? 'it is a file' : reason(error, path);
+    throw new FileWriteError(`cannot make the directory '${path}': ${why}`, { cause: error });
   }
 }
 
