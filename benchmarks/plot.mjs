@@ -7,7 +7,7 @@ const PANEL = 330;
 const VALUES = 70;
 const TOP = 80;
 
-const escape = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+const escapeXml = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 
 /**
  * Horizontal bars, one row per label, panels side by side.
@@ -18,7 +18,7 @@ const escape = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '
 export function barChart({ title, subtitle, labels, panels, notes = [] }) {
   const width = LABELS + panels.length * (PANEL + VALUES);
   const height = TOP + labels.length * ROW + 16;
-  const text = (x, y, content, more = '') => `<text x="${x}" y="${y}" ${more}>${escape(content)}</text>`;
+  const text = (x, y, content, more = '') => `<text x="${x}" y="${y}" ${more}>${escapeXml(content)}</text>`;
   const rows = labels.map((label, i) => text(LABELS - 10, TOP + i * ROW + 12, label, 'text-anchor="end"'));
   const bars = panels.flatMap(({ title: name, unit, values, color }, p) => {
     const left = LABELS + p * (PANEL + VALUES);
