@@ -25,6 +25,9 @@ function parseConfig(json: ConfigJson, source: string) {
   const positive = { min: 1 };
   const downBlockTypes = c.stringList('down_block_types', ['DownEncoderBlock2D'], { choices: ['DownEncoderBlock2D'] });
   const blocks = downBlockTypes.length;
+  if (blocks === 0) {
+    throw c.error('down_block_types', 'a list of at least one block');
+  }
   c.stringList('up_block_types', ['UpDecoderBlock2D'], { choices: ['UpDecoderBlock2D'], length: blocks });
   c.oneOf('act_fn', ['silu', 'swish'], 'silu');
   const config = {

@@ -33,6 +33,9 @@ export function parseUNetConfig(json: ConfigJson, source: string) {
     { choices: DOWN_BLOCKS },
   );
   const blocks = downBlockTypes.length;
+  if (blocks === 0) {
+    throw c.error('down_block_types', 'a list of at least one block');
+  }
   const positive = { min: 1 };
   const layersPerBlock = c.intOrList('layers_per_block', blocks, 2, positive);
   const transformerLayers = transformerLayersPerBlock(c, layersPerBlock);
