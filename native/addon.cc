@@ -281,7 +281,8 @@ napi_value create(napi_env env, napi_callback_info info) {
     }
     require(elements <= static_cast<int64_t>(length / size_of(from)) && static_cast<size_t>(elements) * size_of(from) == length, "shape ",
             shape.text(), " of ", name_of(from), " needs ", elements, " numbers, the array has ", length, " bytes");
-    Tensor result = Tensor::empty(to, shape);
+    const bool weight = arguments.given(5) && arguments.flag(5);
+    Tensor result = Tensor::empty(to, shape, weight ? Purpose::weights : Purpose::work);
     if (arguments.given(4)) {
       std::vector<double> order;
       arguments.append_numbers(arguments.values[4], &order);
@@ -310,7 +311,7 @@ napi_value create(napi_env env, napi_callback_info info) {
     } else {
       convert(from, data, to, result.mutable_raw(), elements);
     }
-    result.storage->weight = arguments.given(5) && arguments.flag(5);
+    result.storage->weight = weight;
     return make_number(env, instance_of(env).add(result.storage));
   });
 }

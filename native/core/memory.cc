@@ -1,35 +1,34 @@
 #include "core/memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <unordered_map>
 #include <vector>
 
+#include "core/arena.h"
 #include "core/errors.h"
 
 namespace td {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kMapped = size_t{1} << 20;     // from here on blocks are mapped by themselves
-constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kLarge = size_t{1} << 20;  // from here on blocks come from the arenas
 constexpr size_t kCheckSystem = size_t{32} << 20;
+/// Large blocks after which an old peak of use is forgotten: some dozen steps of a denoiser.
+constexpr size_t kWindow = 20000;
 
 size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 
-/// Small blocks: four sizes per power of two. Mapped ones: multiples of an eighth of their power of two.
+/// Small blocks: four sizes per power of two. Large ones: whole pages.
 size_t capacity_for(size_t bytes) {
   if (bytes <= 64) return 64;
+  if (bytes > kLarge) return round_up(bytes, Arena::kGranule);
   size_t power = 64;
   while (power * 2 <= bytes) power *= 2;
-  const size_t step = std::max(kAlignment, power / (bytes >= kMapped ? 8 : 4));
-  return round_up(bytes, bytes >= kMapped ? std::max<size_t>(step, 4096) : step);
+  return round_up(bytes, std::max(kAlignment, power / 4));
 }
 
 size_t read_number(const char* path, const char* key) {
@@ -62,65 +61,63 @@ size_t system_free() {
   return available == SIZE_MAX ? 0 : available;
 }
 
-void* map_block(size_t capacity) {
-  if (capacity < 2 * kHugePage) {
-    void* block = mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return block == MAP_FAILED ? nullptr : block;
-  }
-  const size_t total = capacity + kHugePage;
-  void* raw = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (raw == MAP_FAILED) return nullptr;
-  char* begin = static_cast<char*>(raw);
-  char* aligned = reinterpret_cast<char*>(round_up(reinterpret_cast<uintptr_t>(begin), kHugePage));
-  if (aligned > begin) munmap(begin, aligned - begin);
-  char* end = begin + total;
-  char* used = aligned + round_up(capacity, 4096);
-  if (end > used) munmap(used, end - used);
-  madvise(aligned, capacity, MADV_HUGEPAGE);
-  return aligned;
-}
-
-void* system_allocate(size_t capacity) {
-  if (capacity >= kMapped) return map_block(capacity);
-  return std::aligned_alloc(kAlignment, round_up(capacity, kAlignment));
-}
-
-void system_free_block(void* block, size_t capacity) {
-  if (capacity >= kMapped)
-    munmap(block, round_up(capacity, 4096));
-  else
-    std::free(block);
-}
-
 }  // namespace
 
 struct MemoryPool::State {
   mutable std::mutex mutex;
-  std::map<size_t, std::vector<void*>> blocks;
-  size_t in_use = 0, pooled = 0, peak = 0, limit = 0;
+  std::map<size_t, std::vector<void*>> small;
+  Arena arenas[2] = {Arena(true), Arena(false)};
+  size_t in_use = 0, small_pooled = 0, peak = 0, limit = 0;
+  /// The most bytes in use in this window of kWindow large blocks and in the one before.
+  size_t window_peak = 0, previous_peak = 0, window_blocks = 0;
+
+  size_t pooled() const { return small_pooled + arenas[0].resident_free() + arenas[1].resident_free(); }
 
   void trim(size_t keep) {
-    for (auto group = blocks.rbegin(); group != blocks.rend() && pooled > keep; ++group) {
-      while (!group->second.empty() && pooled > keep) {
-        system_free_block(group->second.back(), group->first);
-        group->second.pop_back();
-        pooled -= group->first;
-      }
+    for (Arena& arena : arenas) {
+      const size_t others = pooled() - arena.resident_free();
+      arena.release(keep > others ? keep - others : 0);
+    }
+    if (pooled() <= keep) return;
+    for (auto& group : small) {
+      for (void* block : group.second) std::free(block);
+      small_pooled -= group.first * group.second.size();
+      group.second.clear();
     }
   }
 
-  /// A pooled block of that size, or a mapped one that is up to an eighth larger.
-  void* take(size_t wanted, size_t* capacity) {
-    const size_t most = wanted >= kMapped ? wanted + wanted / 8 : wanted;
-    for (auto group = blocks.lower_bound(wanted); group != blocks.end() && group->first <= most; ++group) {
-      if (group->second.empty()) continue;
+  void* allocate_small(size_t capacity) {
+    const auto group = small.find(capacity);
+    if (group != small.end() && !group->second.empty()) {
       void* block = group->second.back();
       group->second.pop_back();
-      pooled -= group->first;
-      *capacity = group->first;
+      small_pooled -= capacity;
       return block;
     }
-    return nullptr;
+    if (limit && in_use + pooled() + capacity > limit) trim(limit - in_use - capacity);
+    return std::aligned_alloc(kAlignment, capacity);
+  }
+
+  void* allocate_large(size_t capacity, Arena& arena) {
+    if (++window_blocks > kWindow) {
+      previous_peak = window_peak;
+      window_peak = in_use;
+      window_blocks = 0;
+    }
+    const size_t fresh = arena.missing(capacity);
+    if (fresh > 0) {
+      if (limit && in_use + pooled() + fresh > limit) trim(limit - in_use - capacity);
+      const size_t usual = std::max({window_peak, previous_peak, in_use + capacity});
+      if (in_use + pooled() + fresh > usual + usual / 4 + 4 * kCheckSystem) trim(usual - in_use - capacity);
+      if (fresh >= kCheckSystem && system_free() < fresh + kCheckSystem) {
+        trim(0);
+        const size_t available = system_free();
+        if (available < capacity) {
+          throw OutOfMemory("needs " + std::to_string(capacity) + " bytes more, the system has " + std::to_string(available));
+        }
+      }
+    }
+    return arena.allocate(capacity);
   }
 };
 
@@ -132,51 +129,42 @@ MemoryPool& MemoryPool::instance() {
   return *pool;
 }
 
-void* MemoryPool::allocate(size_t bytes, size_t* capacity) {
+void* MemoryPool::allocate(size_t bytes, Purpose purpose, size_t* capacity) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   State& s = *state_;
   if (bytes > (size_t{1} << 46)) throw OutOfMemory("a block of " + std::to_string(bytes) + " bytes does not fit any machine");
-  const size_t wanted = capacity_for(bytes);
-  *capacity = wanted;
-  if (s.limit && s.in_use + wanted > s.limit) {
-    throw OutOfMemory("needs " + std::to_string(wanted) + " bytes more, " + std::to_string(s.in_use) +
+  *capacity = capacity_for(bytes);
+  if (s.limit && s.in_use + *capacity > s.limit) {
+    throw OutOfMemory("needs " + std::to_string(*capacity) + " bytes more, " + std::to_string(s.in_use) +
                       " are in use and the limit is " + std::to_string(s.limit));
   }
-  void* block = s.take(wanted, capacity);
-  if (!block) {
-    if (s.limit && s.in_use + s.pooled + wanted > s.limit) s.trim(s.limit - s.in_use - wanted);
-    // Blocks of other sizes that nothing has asked for pile up otherwise, when the picture size changes.
-    if (wanted >= kMapped && s.pooled > s.in_use / 2 + (size_t{256} << 20)) s.trim(s.in_use / 4);
-    if (wanted >= kCheckSystem) {
-      if (system_free() < wanted + (size_t{64} << 20)) s.trim(0);
-      const size_t available = system_free();
-      if (available < wanted) {
-        throw OutOfMemory("needs " + std::to_string(wanted) + " bytes more, the system has " + std::to_string(available));
-      }
-    }
-    block = system_allocate(wanted);
-    if (!block) {
-      s.trim(0);
-      block = system_allocate(wanted);
-    }
-    if (!block) throw OutOfMemory("the system refuses " + std::to_string(wanted) + " bytes");
-  }
+  const bool large = bytes > kLarge;
+  void* block = large ? s.allocate_large(*capacity, s.arenas[static_cast<int>(purpose)]) : s.allocate_small(*capacity);
+  if (!block) throw OutOfMemory("the system refuses " + std::to_string(*capacity) + " bytes");
   s.in_use += *capacity;
   s.peak = std::max(s.peak, s.in_use);
+  s.window_peak = std::max(s.window_peak, s.in_use);
   return block;
 }
 
-void MemoryPool::release(void* block, size_t capacity, bool keep) {
+void MemoryPool::release(void* block, size_t capacity, Purpose purpose) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  state_->in_use -= capacity;
-  if (!keep) return system_free_block(block, capacity);
-  state_->blocks[capacity].push_back(block);
-  state_->pooled += capacity;
+  State& s = *state_;
+  s.in_use -= capacity;
+  if (capacity > kLarge) {
+    s.arenas[static_cast<int>(purpose)].free(block, capacity);
+    // A model was disposed of: its memory is not going to be used again soon.
+    const size_t pooled = s.pooled();
+    if (pooled > 64 * kCheckSystem && s.in_use < pooled / 8) s.trim(0);
+    return;
+  }
+  s.small[capacity].push_back(block);
+  s.small_pooled += capacity;
 }
 
 MemoryInfo MemoryPool::info() const {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  return {state_->in_use, state_->pooled, state_->peak, state_->limit, system_free()};
+  return {state_->in_use, state_->pooled(), state_->peak, state_->limit, system_free()};
 }
 
 void MemoryPool::reset_peak() {
@@ -194,7 +182,9 @@ void MemoryPool::trim(size_t keep) {
   state_->trim(keep);
 }
 
-Buffer::Buffer(size_t bytes) : bytes_(bytes) { data_ = MemoryPool::instance().allocate(bytes, &capacity_); }
-Buffer::~Buffer() { MemoryPool::instance().release(data_, capacity_, keep_); }
+Buffer::Buffer(size_t bytes, Purpose purpose) : bytes_(bytes), purpose_(purpose) {
+  data_ = MemoryPool::instance().allocate(bytes, purpose, &capacity_);
+}
+Buffer::~Buffer() { MemoryPool::instance().release(data_, capacity_, purpose_); }
 
 }  // namespace td

@@ -1,5 +1,4 @@
 #pragma once
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10,18 +9,20 @@ struct MemoryInfo {
   size_t in_use, pooled, peak, limit, free;
 };
 
-/// Blocks aligned to 64 bytes; freed ones are kept for reuse by size. Large ones are mapped with huge pages.
-/// Thread-safe. Throws OutOfMemory above the limit or above what the system has left.
+/// What a block is for: weights stay for long, so they lie apart from what comes and goes with every kernel.
+enum class Purpose : uint8_t { work, weights };
+
+/// Blocks aligned to 64 bytes; freed ones are kept for reuse. Thread-safe. Throws OutOfMemory above the limit or above
+/// what the system has left.
 class MemoryPool {
  public:
   static MemoryPool& instance();
-  void* allocate(size_t bytes, size_t* capacity);
-  /// `keep` false gives the block back to the system at once: for blocks whose size will not be asked for again.
-  void release(void* block, size_t capacity, bool keep);
+  void* allocate(size_t bytes, Purpose purpose, size_t* capacity);
+  void release(void* block, size_t capacity, Purpose purpose);
   MemoryInfo info() const;
   void reset_peak();
   void set_limit(size_t bytes);
-  /// Gives pooled blocks back to the system until at most `keep` bytes are pooled.
+  /// Gives pooled memory back to the system until at most `keep` bytes are pooled.
   void trim(size_t keep = 0);
 
  private:
@@ -33,18 +34,17 @@ class MemoryPool {
 /// A block of the pool that lives as long as the last reference to it.
 class Buffer {
  public:
-  explicit Buffer(size_t bytes);
+  explicit Buffer(size_t bytes, Purpose purpose = Purpose::work);
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
-  void do_not_pool() { keep_ = false; }
 
  private:
   void* data_;
   size_t bytes_, capacity_;
-  bool keep_ = true;
+  Purpose purpose_;
 };
 
 using BufferPtr = std::shared_ptr<Buffer>;

@@ -25,8 +25,8 @@ std::string Shape::text() const {
   return out.str();
 }
 
-Storage::Storage(DType type, int64_t count) : dtype(type), elements(count) {
-  plain = std::make_shared<Buffer>(static_cast<size_t>(count) * size_of(type));
+Storage::Storage(DType type, int64_t count, Purpose purpose) : dtype(type), elements(count) {
+  plain = std::make_shared<Buffer>(static_cast<size_t>(count) * size_of(type), purpose);
 }
 
 BufferPtr Storage::plain_buffer() const {
@@ -36,14 +36,14 @@ BufferPtr Storage::plain_buffer() const {
   return buffer;
 }
 
-Tensor Tensor::empty(DType type, const Shape& shape) {
+Tensor Tensor::empty(DType type, const Shape& shape, Purpose purpose) {
   int64_t count = 1;
   for (int i = 0; i < shape.rank; ++i) {
     require(shape.dims[i] >= 0, "shape ", shape.text(), " has a negative dimension");
     require(!__builtin_mul_overflow(count, shape.dims[i], &count) && count < (int64_t{1} << 44), "shape ", shape.text(),
             " is too large");
   }
-  return Tensor(std::make_shared<Storage>(type, count), shape);
+  return Tensor(std::make_shared<Storage>(type, count, purpose), shape);
 }
 
 std::string Tensor::text() const { return storage ? std::string(name_of(dtype())) + shape.text() : "none"; }

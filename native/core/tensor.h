@@ -75,7 +75,7 @@ struct Storage {
   /// The plain copy may be dropped once a packed one holds the same numbers.
   bool weight = false;
 
-  Storage(DType type, int64_t count);
+  Storage(DType type, int64_t count, Purpose purpose = Purpose::work);
   /// The numbers in C order; unpacks them when only the packed form is left.
   BufferPtr plain_buffer() const;
 };
@@ -89,7 +89,7 @@ struct Tensor {
   Tensor() = default;
   Tensor(StoragePtr s, const Shape& sh) : storage(std::move(s)), shape(sh) {}
   /// Uninitialised numbers.
-  static Tensor empty(DType type, const Shape& shape);
+  static Tensor empty(DType type, const Shape& shape, Purpose purpose = Purpose::work);
 
   explicit operator bool() const { return static_cast<bool>(storage); }
   DType dtype() const { return storage->dtype; }

@@ -147,8 +147,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
         }
       }
       const Tensor rounded = as_type(sums, type);
-      auto data = std::make_shared<Buffer>(ready[phase]->weights.get_size());
-      data->do_not_pool();
+      const auto data = std::make_shared<Buffer>(ready[phase]->weights.get_size(), Purpose::weights);
       reorder(plain, rounded.raw(), ready[phase]->weights, data->data());
       packed->parts.push_back({plain, ready[phase]->weights, data, 0});
     }

@@ -51,8 +51,8 @@ void group_norm(Call& call) {
       const int64_t n = item / pieces, first = item % pieces * rows, count = std::min(rows, pixels - first);
       float* sum = sums + item * 2 * channels;
       std::memset(sum, 0, 2 * channels * sizeof(float));
-      loops.channel_moments(type, in + (n * pixels + first) * channels * size, count, channels, channels, shifts + n * channels,
-                            sum, sum + channels);
+      loops.channel_moments(type, in + (n * pixels + first) * channels * size, count, channels, shifts + n * channels, sum,
+                            sum + channels);
     }
   });
   const int64_t width = channels / groups;

@@ -30,16 +30,12 @@ std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, const std::
   auto packed = std::make_shared<Packed>();
   packed->kind = kind;
   for (const PartRequest& part : parts) {
-    auto data = std::make_shared<Buffer>(part.wanted.get_size());
-    data->do_not_pool();
+    const auto data = std::make_shared<Buffer>(part.wanted.get_size(), storage.weight ? Purpose::weights : Purpose::work);
     reorder(part.plain, static_cast<const char*>(plain->data()) + part.offset, part.wanted, data->data());
     packed->parts.push_back({part.plain, part.wanted, data, part.offset});
   }
   storage.packed = packed;
-  if (storage.weight && storage.plain) {
-    storage.plain->do_not_pool();
-    storage.plain.reset();
-  }
+  if (storage.weight) storage.plain.reset();
   return packed;
 }
 

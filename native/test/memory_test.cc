@@ -1,6 +1,8 @@
 #include "test/check.h"
 #include "core/memory.h"
 
+#include <algorithm>
+
 using namespace td;
 
 TEST(blocks_are_aligned_and_reused) {
@@ -17,6 +19,7 @@ TEST(blocks_are_aligned_and_reused) {
       static_cast<char*>(first)[bytes - 1] = 1;
       CHECK(pool.info().in_use >= before + bytes);
       CHECK(pool.info().in_use <= before + bytes + bytes / 4 + 4096);
+      CHECK(pool.info().peak >= pool.info().in_use);
     }
     Buffer again(bytes);
     CHECK(again.data() == first);
@@ -52,4 +55,29 @@ TEST(the_peak_starts_again) {
   CHECK(pool.info().peak >= before + (size_t{32} << 20));
   pool.reset_peak();
   CHECK(pool.info().peak == pool.info().in_use);
+}
+
+TEST(large_blocks_are_cut_and_joined) {
+  MemoryPool& pool = MemoryPool::instance();
+  pool.trim();
+  const size_t before = pool.info().in_use, unit = size_t{3} << 20;
+  { Buffer whole(8 * unit); }
+  const size_t pooled = pool.info().pooled;
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::unique_ptr<Buffer>> parts;
+    size_t total = 0;
+    while (true) {
+      const size_t bytes = static_cast<size_t>(check::random_integer(1, 3)) * unit;
+      if (total + bytes > 8 * unit) break;
+      parts.push_back(std::make_unique<Buffer>(bytes));
+      total += bytes;
+    }
+    // Blocks do not overlap.
+    for (size_t i = 0; i < parts.size(); ++i) static_cast<char*>(parts[i]->data())[parts[i]->bytes() - 1] = static_cast<char>(i);
+    for (size_t i = 0; i < parts.size(); ++i) CHECK(static_cast<char*>(parts[i]->data())[parts[i]->bytes() - 1] == static_cast<char>(i));
+    std::shuffle(parts.begin(), parts.end(), check::generator());
+  }
+  // All of it fitted where the first block was.
+  CHECK(pool.info().in_use == before);
+  CHECK(pool.info().pooled == pooled);
 }

@@ -15,8 +15,6 @@ enum class Binary : int { add, sub, mul, div, max, min, pow, squared_difference,
 
 enum class Reduce : int { sum, prod, max, min };
 
-struct GroupNormTask;
-
 struct Loops {
   const char* name;
   /// Numbers of a physical float type to and from float32; bf16 and f16 round to nearest even.
@@ -34,9 +32,9 @@ struct Loops {
   /// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over one row.
   void (*layer_norm_row)(DType type, const void* x, const float* gamma, const float* beta, void* y, int64_t n, float epsilon,
                          float* scratch);
-  /// Adds to sum[c] and square[c] those of x - shift[c] over `pixels` rows of `channels` numbers that lie `stride` apart.
-  void (*channel_moments)(DType type, const void* x, int64_t pixels, int64_t channels, int64_t stride, const float* shift,
-                          float* sum, float* square);
+  /// Adds to sum[c] and square[c] those of x - shift[c] over `pixels` rows of `channels` numbers.
+  void (*channel_moments)(DType type, const void* x, int64_t pixels, int64_t channels, const float* shift, float* sum,
+                          float* square);
   /// y = activation(x * scale[c] + offset[c]); activation is silu or nothing.
   void (*channel_affine)(DType type, const void* x, void* y, int64_t pixels, int64_t channels, const float* scale,
                          const float* offset, bool silu);
