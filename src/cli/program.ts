@@ -55,6 +55,11 @@ function commandLine(execute: (run: () => Promise<number>) => Promise<void>): Co
     .option('--height <pixels>', "default: the model's own", countOption(1))
     .option('--batch <n>', 'pictures to draw at once', countOption(1), 1)
     .option('--clip-skip <n>', 'layers of the text encoder to leave out', countOption(0))
+    .addOption(
+      new Option('--prompt-syntax <name>', 'a1111 reads (word:1.3), [word] and prompts of any length')
+        .choices(['diffusers', 'a1111'])
+        .default('diffusers'),
+    )
     .option('--eta <n>', "noise of DDIM's steps, 0 to 1", numberOption(0, 1), 0)
     .addOption(new Option('--attention <name>', 'how attention is computed').choices(ATTENTION_NAMES))
     .addOption(new Option('--backend <name>', 'tfjs backend').choices(['auto', ...BACKEND_NAMES]).default('auto'))

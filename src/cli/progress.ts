@@ -20,6 +20,8 @@ export class ProgressDisplay {
   private bar: SingleBar | undefined;
   private stage = '';
   private closed = false;
+  /** Bytes of all files to download, as far as known. */
+  private downloaded = 0;
   private readonly isTerminal: boolean;
 
   constructor(
@@ -40,14 +42,18 @@ export class ProgressDisplay {
   loading(progress: LoadingProgress): void {
     if (progress.stage === 'download') {
       const { file, overallLoaded, overallTotal } = progress;
-      const label = `${megabytes(overallLoaded)} of ${megabytes(overallTotal)} MB  ${file}`;
-      if (this.stage !== 'download' && !this.isTerminal) {
-        this.note(`downloading ${megabytes(overallTotal)} MB`);
+      if (this.downloaded === 0 && !this.isTerminal) {
+        this.note('downloading');
       }
+      this.downloaded = overallTotal;
+      const label = `${megabytes(overallLoaded)} of ${megabytes(overallTotal)} MB  ${file}`;
       this.show('download', 'downloading', overallLoaded, overallTotal, label);
-    } else {
-      this.show('load', 'loading', progress.loaded, progress.total, progress.component);
+      return;
     }
+    if (this.stage === 'download') {
+      this.note(`downloaded ${megabytes(this.downloaded)} MB`);
+    }
+    this.show('load', 'loading', progress.loaded, progress.total, progress.component);
   }
 
   denoising({ step, total, seconds }: DenoisingProgress): void {

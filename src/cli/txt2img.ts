@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { attentionStatistics, resolveAttention } from '../attention/index.js';
 import type { BackendName, PhysicalType } from '../backends/index.js';
 import { AbortedError } from '../errors.js';
+import type { PromptSyntax } from '../pipelines/encode_prompt.js';
 import { StableDiffusionPipeline, type StableDiffusionPipelineOutput } from '../pipelines/index.js';
 import { randomSeed } from '../pipelines/stable_diffusion_options.js';
 import { createScheduler, findScheduler } from '../schedulers/index.js';
@@ -28,6 +29,7 @@ export interface Txt2ImgOptions {
   batch: number;
   clipSkip?: number;
   eta: number;
+  promptSyntax: PromptSyntax;
   attention?: string;
   backend: 'auto' | BackendName;
   dtype: PhysicalType;
@@ -141,6 +143,7 @@ function draw(
       height: options.height,
       clipSkip: options.clipSkip,
       eta: options.eta,
+      promptSyntax: options.promptSyntax,
       signal,
       onProgress: (progress) => display.denoising(progress),
     }),

@@ -47,7 +47,7 @@ describe('ProgressDisplay', () => {
     const display = new ProgressDisplay(false, screen);
     play(display);
     display.denoised({ encode: 0, decode: 0, denoise: 1, total: 1.5, steps: [0.5, 0.5] });
-    expect(screen.text).toBe('downloading 2000 MB\nseed 7\ndrew 2 steps, 0.50 s each; 1.50 s in all\n');
+    expect(screen.text).toBe('downloading\ndownloaded 2000 MB\nseed 7\ndrew 2 steps, 0.50 s each; 1.50 s in all\n');
   });
 
   test.each([true, false])('writes nothing when quiet (terminal: %s)', (isTTY) => {

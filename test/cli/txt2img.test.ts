@@ -61,9 +61,32 @@ describe('a picture', () => {
   });
 
   test('follows every option', async () => {
-    const args = ['a red circle', '--negative', 'blue', '--steps', '4', '--guidance', '5', '--guidance-rescale', '0.5'];
+    const args = [
+      'a (red:1.2) circle',
+      '--negative',
+      'blue',
+      '--steps',
+      '4',
+      '--guidance',
+      '5',
+      '--guidance-rescale',
+      '0.5',
+    ];
     args.push('--seed', '18446744073709551615', '--scheduler', 'ddim', '--scheduler-config', '{"steps_offset":0}');
-    args.push('--eta', '0.5', '--clip-skip', '1', '--width', '80', '--height', '48', '--attention', 'classic');
+    args.push(
+      '--prompt-syntax',
+      'a1111',
+      '--eta',
+      '0.5',
+      '--clip-skip',
+      '1',
+      '--width',
+      '80',
+      '--height',
+      '48',
+      '--attention',
+      'classic',
+    );
     args.push('--model', resolve('weights/tiny-shapes'), '--out', 'circle.png', '--quiet', ...WASM);
     const { code, stdout, stderr } = await runCli(args, { cwd: dir });
     expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: 'circle.png\n', stderr: '' });
