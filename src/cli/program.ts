@@ -64,6 +64,25 @@ function commandLine(execute: (run: () => Promise<number>) => Promise<void>): Co
     .addOption(new Option('--attention <name>', 'how attention is computed').choices(ATTENTION_NAMES))
     .addOption(new Option('--backend <name>', 'tfjs backend').choices(['auto', ...BACKEND_NAMES]).default('auto'))
     .addOption(new Option('--dtype <name>', 'numbers of native backends').choices(DTYPES).default('float32'))
+    .option(
+      '--token-merging <ratio>',
+      'share of similar tokens to merge in self-attention, 0 to 0.75',
+      numberOption(0, 0.75),
+    )
+    .option(
+      '--negative-guidance-min-sigma <sigma>',
+      'below this noise level every other step leaves the negative prompt out',
+      numberOption(0),
+    )
+    .option('--skip-early-cond <share>', 'share of first steps without negative prompt, 0 to 1', numberOption(0, 1))
+    .addOption(
+      new Option('--offload <way>', 'keeps only the model, or only the UNet block, at work in memory').choices([
+        'model',
+        'sequential',
+      ]),
+    )
+    .option('--vae-slicing', 'decodes one picture of a batch at a time')
+    .option('--vae-tiling', 'decodes large pictures in overlapping tiles')
     .option('--variant <name>', 'variant of the weight files, such as fp16')
     .option('--revision <name>', 'branch, tag or commit on the hub')
     .option(

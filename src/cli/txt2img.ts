@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { attentionStatistics, resolveAttention } from '../attention/index.js';
+import { applyTokenMerging, attentionStatistics, resolveAttention } from '../attention/index.js';
 import type { BackendName, PhysicalType } from '../backends/index.js';
 import { AbortedError } from '../errors.js';
 import type { PromptSyntax } from '../pipelines/encode_prompt.js';
@@ -31,6 +31,12 @@ export interface Txt2ImgOptions {
   eta: number;
   promptSyntax: PromptSyntax;
   attention?: string;
+  tokenMerging?: number;
+  negativeGuidanceMinSigma?: number;
+  skipEarlyCond?: number;
+  offload?: 'model' | 'sequential';
+  vaeSlicing?: boolean;
+  vaeTiling?: boolean;
   backend: 'auto' | BackendName;
   dtype: PhysicalType;
   variant?: string;
@@ -120,7 +126,26 @@ async function load(
       createScheduler(scheduler ?? current.className, current.config, schedulerConfig),
     );
   }
+  await economise(pipe, options);
   return { pipe, download };
+}
+
+/** What trades time or exactness for memory or speed. */
+async function economise(pipe: StableDiffusionPipeline, options: Txt2ImgOptions): Promise<void> {
+  if (options.tokenMerging) {
+    applyTokenMerging(pipe, { ratio: options.tokenMerging });
+  }
+  if (options.vaeSlicing) {
+    pipe.vae.enableSlicing();
+  }
+  if (options.vaeTiling) {
+    pipe.vae.enableTiling();
+  }
+  if (options.offload === 'model') {
+    await pipe.enableModelCpuOffload();
+  } else if (options.offload === 'sequential') {
+    await pipe.enableSequentialCpuOffload();
+  }
 }
 
 function draw(
@@ -144,6 +169,8 @@ function draw(
       clipSkip: options.clipSkip,
       eta: options.eta,
       promptSyntax: options.promptSyntax,
+      negativeGuidanceMinSigma: options.negativeGuidanceMinSigma,
+      skipEarlyCond: options.skipEarlyCond,
       signal,
       onProgress: (progress) => display.denoising(progress),
     }),
