@@ -97,11 +97,10 @@ void convolve(const Geometry& g, const Tensor& x, const Tensor& filter, const Te
   const Epilogue epilogue{activation, static_cast<bool>(residual)};
   const DType type = x.dtype();
   // Weights packed before decide the format; a primitive of another shape mostly likes the same one.
-  const std::vector<Desc> formats = packed_formats(filter, 'c');
-  const auto ready = prepare(g, type, y.dtype(), static_cast<bool>(bias), epilogue, formats.size() == 1 ? &formats[0] : nullptr);
+  const auto ready = prepare(g, type, y.dtype(), static_cast<bool>(bias), epilogue, packed_format(filter, 'c'));
   const Desc plain = desc({g.out, g.in, g.kernel_height, g.kernel_width}, type, Tag::hwio);
-  const auto packed = pack(filter, 'c', {{plain, ready->weights, 0}});
-  run(*ready, epilogue, x.raw(), packed->parts[0].data->data(), bias, residual ? residual.raw() : nullptr, y.mutable_raw());
+  const auto packed = pack(filter, 'c', plain, ready->weights);
+  run(*ready, epilogue, x.raw(), packed->numbers(0)->data(), bias, residual ? residual.raw() : nullptr, y.mutable_raw());
 }
 
 /// Nearest-2x upsampling and a 3x3 convolution with padding 1 as four 2x2 convolutions of the small image: output row
@@ -130,6 +129,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
   if (!fits) {
     packed = std::make_shared<Packed>();
     packed->kind = 'u';
+    packed->stored = filter.dtype();
     const Tensor taps = as_type(filter, DType::f32);
     const float* w = taps.data<float>();
     // First and last filter row that falls on image row 0 and 1 of each phase.
@@ -147,9 +147,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
         }
       }
       const Tensor rounded = as_type(sums, type);
-      const auto data = std::make_shared<Buffer>(ready[phase]->weights.get_size(), Purpose::weights);
-      reorder(plain, rounded.raw(), ready[phase]->weights, data->data());
-      packed->parts.push_back({plain, ready[phase]->weights, data, 0});
+      packed->parts.push_back(pack_part(plain, rounded.raw(), ready[phase]->weights, filter.dtype(), Purpose::weights));
     }
     // The sums do not give the nine taps back exactly: the plain copy stays.
     filter.storage->plain = filter.storage->plain_buffer();
@@ -163,7 +161,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
   const int64_t row = 2 * g.width * g.out;
   const int64_t to[4] = {2 * g.height * row, 2 * row, 2 * g.out, 1};
   for (int phase = 0; phase < 4; ++phase) {
-    run(*ready[phase], epilogue, x.raw(), packed->parts[phase].data->data(), bias, nullptr, part.mutable_raw());
+    run(*ready[phase], epilogue, x.raw(), packed->numbers(phase)->data(), bias, nullptr, part.mutable_raw());
     strided_copy(size, dims, part.raw(), from, y.mutable_data<char>() + (phase / 2 * row + phase % 2 * g.out) * size, to);
   }
   if (residual) {
@@ -227,7 +225,6 @@ void fused(Call& call) {
   require(g.in > 0, "needs at least one input channel");
   const DType type = compute_type(input.dtype(), filter.dtype());
   const DType output_type = y.dtype() == DType::bf16 && type == DType::bf16 ? DType::bf16 : DType::f32;
-  const Tensor weights = as_type(filter, type);
   x = as_type(x, type);
   Tensor offsets = bias ? as_type(bias, DType::f32) : bias;
   bool per_image = false;
@@ -244,8 +241,8 @@ void fused(Call& call) {
   }
   const auto compute = [&](const Geometry& geometry, const Tensor& image, const Tensor& constants, const Tensor& added,
                            Tensor& out) {
-    if (small) return convolve_upsampled(geometry, image, weights, constants, activation, added, out);
-    convolve(geometry, image, weights, constants, activation, added ? as_type(added, output_type) : added, out);
+    if (small) return convolve_upsampled(geometry, image, filter, constants, activation, added, out);
+    convolve(geometry, image, filter, constants, activation, added ? as_type(added, output_type) : added, out);
   };
   Tensor output = output_type == y.dtype() ? y : Tensor::empty(output_type, shape);
   if (!per_image) {

@@ -216,18 +216,19 @@ class Key {
 struct Packed : PackedWeights {
   /// What the packing was made for: 'c' convolution, 'm' matrix product, 'u' upsampling convolution.
   char kind;
+  /// Type of the weights. float16 ones lie in the order of the float32 format and are widened for each use.
+  DType stored;
   struct Part {
+    /// Formats of the compute type.
     Desc plain, packed;
     BufferPtr data;
-    /// Where the part begins in the plain weights, in bytes.
-    size_t offset;
+    mutable std::weak_ptr<Buffer> widened;
   };
   std::vector<Part> parts;
 
-  void unpack(void* plain) const override {
-    for (const Part& part : parts)
-      reorder(part.packed, part.data->data(), part.plain, static_cast<char*>(plain) + part.offset);
-  }
+  /// The numbers of a part in the compute type; whoever holds on to them spares later calls the widening.
+  BufferPtr numbers(size_t part) const;
+  void unpack(void* plain) const override;
 };
 
 }  // namespace td::onednn

@@ -54,18 +54,19 @@ std::shared_ptr<const Ready> prepare(const Product& p, const Desc* format) {
   return ready;
 }
 
-/// A product on operands of the compute type; `residual` may be null.
-void multiply(const Product& p, const void* x, const Tensor& weights, const Tensor& bias, const void* residual, void* y) {
+/// A product on operands of the compute type; `residual` may be null. Returns the packed numbers that it used.
+BufferPtr multiply(const Product& p, const void* x, const Tensor& weights, const Tensor& bias, const void* residual, void* y) {
   // Weights packed before decide the format; a primitive for another number of rows mostly likes the same one.
-  const std::vector<Desc> formats = packed_formats(weights, 'm');
-  const auto ready = prepare(p, formats.size() == 1 ? &formats[0] : nullptr);
-  const auto packed = pack(weights, 'm', {{desc({p.in, p.columns}, p.type, Tag::ab), ready->weights, 0}});
+  const auto ready = prepare(p, packed_format(weights, 'm'));
+  const auto packed = pack(weights, 'm', desc({p.in, p.columns}, p.type, Tag::ab), ready->weights);
+  const BufferPtr numbers = packed->numbers(0);
   Arguments arguments{{DNNL_ARG_SRC, memory(ready->source, x)},
-                      {DNNL_ARG_WEIGHTS, memory(ready->weights, packed->parts[0].data->data())},
+                      {DNNL_ARG_WEIGHTS, memory(ready->weights, numbers->data())},
                       {DNNL_ARG_DST, memory(ready->output, y)}};
   if (p.bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({1, p.columns}, DType::f32, Tag::ab), bias.raw()));
   if (p.epilogue.residual) arguments.emplace(p.epilogue.residual_argument(), memory(ready->output, residual));
   execute(ready->primitive, ready->scratch, arguments);
+  return numbers;
 }
 
 /// y = h * gelu(g) + residual with [h, g] = x W + b, a piece of the rows at a time: [h, g] stays in the cache.
@@ -80,9 +81,10 @@ void geglu(Product product, const Tensor& x, const Tensor& weights, const Tensor
   const Tensor added = residual ? as_type(residual, y.dtype()) : residual;
   const char* from = added ? added.data<char>() : nullptr;
   char* to = y.mutable_data<char>();
+  BufferPtr numbers;
   for (int64_t first = 0; first < rows; first += most) {
     product.rows = std::min(most, rows - first);
-    multiply(product, x.data<char>() + first * product.in * size_of(product.type), weights, bias, nullptr, sums.data());
+    numbers = multiply(product, x.data<char>() + first * product.in * size_of(product.type), weights, bias, nullptr, sums.data());
     parallel_for(product.rows, std::max<int64_t>(1, kSerial / 4 / inner), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t at = (first + row) * inner * size;
@@ -100,15 +102,15 @@ void linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Ten
   const DType type = compute_type(x.dtype(), weight.dtype());
   // The engine multiplies f32 by f32 and bf16 by bf16; float16 is a storage format.
   const DType output_type = y.dtype() == DType::bf16 && type == DType::bf16 ? DType::bf16 : DType::f32;
-  const Tensor source = as_type(x, type), weights = as_type(weight, type);
+  const Tensor source = as_type(x, type);
   const Tensor offsets = bias ? as_type(bias, DType::f32) : bias;
   Product product{x.elements() / in, in, columns, type, output_type, static_cast<bool>(bias), {}};
-  if (activation == "geglu") return geglu(product, source, weights, offsets, residual, y);
+  if (activation == "geglu") return geglu(product, source, weight, offsets, residual, y);
 
   product.epilogue = {activation_of(activation), static_cast<bool>(residual)};
   const Tensor added = residual ? as_type(residual, output_type) : residual;
   Tensor output = output_type == y.dtype() ? y : Tensor::empty(output_type, y.shape);
-  multiply(product, source.raw(), weights, offsets, residual ? added.raw() : nullptr, output.mutable_raw());
+  multiply(product, source.raw(), weight, offsets, residual ? added.raw() : nullptr, output.mutable_raw());
   if (output_type != y.dtype()) convert(output_type, output.raw(), y.dtype(), y.mutable_raw(), y.elements());
 }
 

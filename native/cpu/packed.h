@@ -3,16 +3,14 @@
 
 namespace td::onednn {
 
-struct PartRequest {
-  Desc plain, wanted;
-  size_t offset;
-};
+/// The weights in the format asked for: the copy kept with the storage when it fits, else made now and kept. Drops the
+/// plain numbers of a storage marked as weight. `plain` and `wanted` are of the compute type, which is float32 for float16.
+std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, const Desc& plain, const Desc& wanted);
 
-/// The weights in the formats asked for: the copy kept with the storage when it fits, else made now and kept.
-/// Drops the plain numbers of a storage marked as weight.
-std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, const std::vector<PartRequest>& parts);
+/// One part from numbers of the compute type, to be kept as `stored`.
+Packed::Part pack_part(const Desc& plain, const void* numbers, const Desc& wanted, DType stored, Purpose purpose);
 
-/// The formats that `weights` was packed to for that kind, or empty.
-std::vector<Desc> packed_formats(const Tensor& weights, char kind);
+/// The format that `weights` was packed to for that kind, or null.
+const Desc* packed_format(const Tensor& weights, char kind);
 
 }  // namespace td::onednn

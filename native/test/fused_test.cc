@@ -92,7 +92,7 @@ TEST(linear_equals_the_definition) {
 }
 
 TEST(packed_weights_keep_their_numbers) {
-  for (DType type : {DType::f32, DType::bf16}) {
+  for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     const Tensor w = random_tensor({37, 51}, type), f = random_tensor({3, 3, 5, 19}, type);
     const std::vector<float> before = floats(w), filter = floats(f);
     Tensor held_w(w.storage, w.shape), held_f(f.storage, f.shape);
