@@ -4,7 +4,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism, freemem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -55,7 +55,10 @@ function copyLibraries(oneDnn, output) {
   if (!oneDnn.local) return;
   const folder = dirname(oneDnn.library);
   for (const name of readdirSync(folder)) {
-    if (/^lib(dnnl|OpenCL)\.so\.\d+$/.test(name)) copyFileSync(realpathSync(join(folder, name)), join(output, name));
+    if (!/^lib(dnnl|OpenCL)\.so\.\d+$/.test(name)) continue;
+    // a new file instead of new contents: a process that runs on the old one keeps it
+    rmSync(join(output, name), { force: true });
+    copyFileSync(realpathSync(join(folder, name)), join(output, name));
   }
 }
 
