@@ -104,6 +104,26 @@ describe('a picture', () => {
     });
   });
 
+  test('has ways to save time and memory', async () => {
+    const args = ['a red circle', '--seed', '1', '--steps', '6', '--json', '--quiet', '--out', 'a.png', ...WASM];
+    const draw = async (...more: string[]) => {
+      const { code, stderr } = await runCli([...args, ...more], { cwd: dir });
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      return pixelsOf(join(dir, 'a.png'));
+    };
+    const plain = await draw();
+    for (const same of [['--offload', 'model'], ['--offload', 'sequential'], ['--vae-slicing']]) {
+      expect((await draw(...same)).equals(plain)).toBe(true);
+    }
+    for (const other of [
+      ['--token-merging', '0.5'],
+      ['--negative-guidance-min-sigma', '5'],
+      ['--skip-early-cond', '0.5'],
+    ]) {
+      expect((await draw(...other)).equals(plain)).toBe(false);
+    }
+  });
+
   test('without --out gets a name of its own each time', async () => {
     const args = ["What's a small blue ring, at the top?", '--steps', '1', '--seed', '1', '--quiet', ...WASM];
     const first = await runCli(args, { cwd: dir });
