@@ -9,12 +9,18 @@ const chosen = process.argv.slice(2).filter((arg) => !arg.startsWith('-'));
 const flavours = chosen.length > 0 ? chosen : ['plain', 'address', 'undefined'];
 // libgomp and oneDNN keep their threads and caches until the process ends
 const env = { ...process.env, ASAN_OPTIONS: 'detect_leaks=0', UBSAN_OPTIONS: 'print_stacktrace=1' };
+/** What older processors have, for the loops and for oneDNN. */
+const ISA = {
+  '': {},
+  avx2: { TFJS_DIFFUSERS_ISA: 'avx2', ONEDNN_MAX_CPU_ISA: 'AVX2' },
+  base: { TFJS_DIFFUSERS_ISA: 'base', ONEDNN_MAX_CPU_ISA: 'SSE41' },
+};
 for (const flavour of flavours) {
   const sanitize = flavour === 'plain' ? '' : flavour;
   const built = buildNative({ tests: true, sanitize });
   const tests = sanitize ? built : join(root, 'build', 'cmake', 'native_tests');
   for (const isa of ['', ...(sanitize ? [] : ['avx2', 'base'])]) {
     process.stdout.write(`native tests, ${flavour}${isa && `, ${isa} loops`}: `);
-    execFileSync(tests, { stdio: 'inherit', env: isa ? { ...env, TFJS_DIFFUSERS_ISA: isa } : env });
+    execFileSync(tests, { stdio: 'inherit', env: { ...env, ...ISA[isa] } });
   }
 }

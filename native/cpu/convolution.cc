@@ -72,22 +72,38 @@ std::shared_ptr<const Ready> prepare(const Geometry& g, DType type, DType output
     const Desc source = desc(s.source, type, Tag::nhwc), output = desc(s.output, output_type, Tag::nhwc);
     const Desc weights = format ? *format : desc(s.weights, type, Tag::any);
     const Desc bias_desc = desc({g.out}, DType::f32, Tag::a);
-    const auto description = convolution(s, source, weights, bias ? &bias_desc : nullptr, output, attributes(epilogue, output));
+    const auto describe = [&](const Epilogue& e) {
+      return convolution(s, source, weights, bias ? &bias_desc : nullptr, output, attributes(e, output));
+    };
+    auto description = describe(epilogue);
+    Epilogue done = epilogue;
+    // oneDNN 2.6 adds the residual at wrong places where it falls back on matrix products for N,H,W,C.
+    if (epilogue.residual && std::strstr(description.impl_info_str(), "gemm")) {
+      done.residual = false;
+      description = describe(done);
+    }
     return Ready{dnnl::convolution_forward(description), source, description.weights_desc(), output,
-                 description.scratchpad_desc()};
+                 description.scratchpad_desc(), done};
   };
   auto ready = PrimitiveCache::instance().get(key.text(), make);
   if (format && !(ready->weights == *format)) return std::make_shared<const Ready>(make());
   return ready;
 }
 
-void run(const Ready& ready, const Epilogue& epilogue, const void* x, const void* weights, const Tensor& bias,
-         const void* residual, void* y) {
+Tensor add(const Tensor& a, const Tensor& b) {
+  Call sum;
+  sum.inputs = {a, b};
+  const Registry& registry = Registry::instance();
+  registry.run(registry.find("Add"), sum);
+  return sum.outputs[0];
+}
+
+void run(const Ready& ready, const void* x, const void* weights, const Tensor& bias, const void* residual, void* y) {
   Arguments arguments{{DNNL_ARG_SRC, memory(ready.source, x)},
                       {DNNL_ARG_WEIGHTS, memory(ready.weights, weights)},
                       {DNNL_ARG_DST, memory(ready.output, y)}};
   if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({bias.elements()}, DType::f32, Tag::a), bias.raw()));
-  if (epilogue.residual) arguments.emplace(epilogue.residual_argument(), memory(ready.output, residual));
+  if (ready.epilogue.residual) arguments.emplace(ready.epilogue.residual_argument(), memory(ready.output, residual));
   execute(ready.primitive, ready.scratch, arguments);
 }
 
@@ -99,8 +115,9 @@ void convolve(const Geometry& g, const Tensor& x, const Tensor& filter, const Te
   // Weights packed before decide the format; a primitive of another shape mostly likes the same one.
   const auto ready = prepare(g, type, y.dtype(), static_cast<bool>(bias), epilogue, packed_format(filter, 'c'));
   const Desc plain = desc({g.out, g.in, g.kernel_height, g.kernel_width}, type, Tag::hwio);
-  const auto packed = pack(filter, 'c', plain, ready->weights);
-  run(*ready, epilogue, x.raw(), packed->numbers(0)->data(), bias, residual ? residual.raw() : nullptr, y.mutable_raw());
+  const auto packed = pack(filter, 'c', type, plain, ready->weights);
+  run(*ready, x.raw(), packed->numbers(0)->data(), bias, residual ? residual.raw() : nullptr, y.mutable_raw());
+  if (residual && !ready->epilogue.residual) y = add(y, residual);
 }
 
 /// Nearest-2x upsampling and a 3x3 convolution with padding 1 as four 2x2 convolutions of the small image: output row
@@ -130,6 +147,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
     packed = std::make_shared<Packed>();
     packed->kind = 'u';
     packed->stored = filter.dtype();
+    packed->computed = type;
     const Tensor taps = as_type(filter, DType::f32);
     const float* w = taps.data<float>();
     // First and last filter row that falls on image row 0 and 1 of each phase.
@@ -147,7 +165,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
         }
       }
       const Tensor rounded = as_type(sums, type);
-      packed->parts.push_back(pack_part(plain, rounded.raw(), ready[phase]->weights, filter.dtype(), Purpose::weights));
+      pack_part(*packed, plain, rounded.raw(), ready[phase]->weights, Purpose::weights);
     }
     // The sums do not give the nine taps back exactly: the plain copy stays.
     filter.storage->plain = filter.storage->plain_buffer();
@@ -161,16 +179,10 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
   const int64_t row = 2 * g.width * g.out;
   const int64_t to[4] = {2 * g.height * row, 2 * row, 2 * g.out, 1};
   for (int phase = 0; phase < 4; ++phase) {
-    run(*ready[phase], epilogue, x.raw(), packed->numbers(phase)->data(), bias, nullptr, part.mutable_raw());
+    run(*ready[phase], x.raw(), packed->numbers(phase)->data(), bias, nullptr, part.mutable_raw());
     strided_copy(size, dims, part.raw(), from, y.mutable_data<char>() + (phase / 2 * row + phase % 2 * g.out) * size, to);
   }
-  if (residual) {
-    Call sum;
-    sum.inputs = {y, residual};
-    Registry& registry = Registry::instance();
-    registry.run(registry.find("Add"), sum);
-    y = sum.outputs[0];
-  }
+  if (residual) y = add(y, residual);
 }
 
 Tensor upsample(const Tensor& x) {
@@ -223,7 +235,7 @@ void fused(Call& call) {
     return;
   }
   require(g.in > 0, "needs at least one input channel");
-  const DType type = compute_type(input.dtype(), filter.dtype());
+  const DType type = compute_type(filter.dtype());
   const DType output_type = y.dtype() == DType::bf16 && type == DType::bf16 ? DType::bf16 : DType::f32;
   x = as_type(x, type);
   Tensor offsets = bias ? as_type(bias, DType::f32) : bias;
@@ -287,7 +299,7 @@ void backprop_input(Call& call) {
     const auto hint = convolution(s, source, any, nullptr, output, attributes({}, output));
     const auto description = convolution_backward_data(s, source, any, output, hint, attributes({}, output));
     return Ready{dnnl::convolution_backward_data(description), source, description.weights_desc(), output,
-                 description.scratchpad_desc()};
+                 description.scratchpad_desc(), {}};
   });
   Buffer weights(ready->weights.get_size());
   reorder(plain, filter.raw(), ready->weights, weights.data());
@@ -318,7 +330,7 @@ void backprop_filter(Call& call) {
     const auto hint = convolution(s, source, any, nullptr, output, attributes({}, output));
     const auto description = convolution_backward_weights(s, source, any, output, hint, attributes({}, output));
     return Ready{dnnl::convolution_backward_weights(description), source, description.diff_weights_desc(), output,
-                 description.scratchpad_desc()};
+                 description.scratchpad_desc(), {}};
   });
   Buffer weights(ready->weights.get_size());
   execute(ready->primitive, ready->scratch,

@@ -37,6 +37,16 @@ inline dnnl::memory::data_type type_of(DType type) {
   }
 }
 
+/// Whether products of bfloat16 run here; without, bfloat16 is a storage format like float16.
+inline bool multiplies_bf16() {
+#if defined(__x86_64__)
+  constexpr int kAvx512 = static_cast<int>(dnnl_cpu_isa_avx512_core);
+  return (static_cast<int>(dnnl_get_effective_cpu_isa()) & kAvx512) == kAvx512;
+#else
+  return false;
+#endif
+}
+
 inline Desc desc(const Dims& dims, DType type, Tag tag) { return Desc(dims, type_of(type), tag); }
 inline Desc desc(const Dims& dims, DType type, const Dims& strides) { return Desc(dims, type_of(type), strides); }
 
@@ -168,6 +178,8 @@ void reorder(const Desc& from_desc, const void* from, const Desc& to_desc, void*
 struct Ready {
   dnnl::primitive primitive;
   Desc source, weights, output, scratch;
+  /// What the primitive does; the caller does the rest.
+  Epilogue epilogue;
 };
 
 /// Primitives by what they compute: shapes, types, epilogue.
@@ -216,8 +228,9 @@ class Key {
 struct Packed : PackedWeights {
   /// What the packing was made for: 'c' convolution, 'm' matrix product, 'u' upsampling convolution.
   char kind;
-  /// Type of the weights. float16 ones lie in the order of the float32 format and are widened for each use.
-  DType stored;
+  /// Type of the weights and of the products. Where they differ the weights lie in the order of the wider format and
+  /// are widened for each use.
+  DType stored, computed;
   struct Part {
     /// Formats of the compute type.
     Desc plain, packed;

@@ -9,8 +9,8 @@ namespace td {
 void linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const std::string& activation,
             Tensor& y);
 
-/// The type in which x and weight are multiplied.
-DType compute_type(DType x, DType weight);
+/// The type in which weights are multiplied.
+DType compute_type(DType weight);
 onednn::Activation activation_of(const std::string& name);
 void fill_zero(Tensor& y);
 

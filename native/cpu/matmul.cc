@@ -15,7 +15,7 @@ using namespace onednn;
 
 void fill_zero(Tensor& y) { std::memset(y.mutable_raw(), 0, y.bytes()); }
 
-DType compute_type(DType, DType weight) { return weight == DType::bf16 ? DType::bf16 : DType::f32; }
+DType compute_type(DType weight) { return weight == DType::bf16 && multiplies_bf16() ? DType::bf16 : DType::f32; }
 
 Activation activation_of(const std::string& name) {
   if (name == "linear") return Activation::linear;
@@ -46,7 +46,7 @@ std::shared_ptr<const Ready> prepare(const Product& p, const Desc* format) {
     const Desc bias = desc({1, p.columns}, DType::f32, Tag::ab);
     const Desc output = desc({p.rows, p.columns}, p.output_type, Tag::ab);
     const auto description = matmul(source, weights, p.bias ? &bias : nullptr, output, attributes(p.epilogue, output));
-    return Ready{dnnl::matmul(description), source, description.weights_desc(), output, description.scratchpad_desc()};
+    return Ready{dnnl::matmul(description), source, description.weights_desc(), output, description.scratchpad_desc(), p.epilogue};
   };
   auto ready = PrimitiveCache::instance().get(key.text(), make);
   // The key holds only the size of the format: formats of one size that differ are rare and get a primitive of their own.
@@ -58,7 +58,7 @@ std::shared_ptr<const Ready> prepare(const Product& p, const Desc* format) {
 BufferPtr multiply(const Product& p, const void* x, const Tensor& weights, const Tensor& bias, const void* residual, void* y) {
   // Weights packed before decide the format; a primitive for another number of rows mostly likes the same one.
   const auto ready = prepare(p, packed_format(weights, 'm'));
-  const auto packed = pack(weights, 'm', desc({p.in, p.columns}, p.type, Tag::ab), ready->weights);
+  const auto packed = pack(weights, 'm', p.type, desc({p.in, p.columns}, p.type, Tag::ab), ready->weights);
   const BufferPtr numbers = packed->numbers(0);
   Arguments arguments{{DNNL_ARG_SRC, memory(ready->source, x)},
                       {DNNL_ARG_WEIGHTS, memory(ready->weights, numbers->data())},
@@ -99,7 +99,7 @@ void geglu(Product product, const Tensor& x, const Tensor& weights, const Tensor
 void linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const std::string& activation,
             Tensor& y) {
   const int64_t in = weight.shape[0], columns = weight.shape[1];
-  const DType type = compute_type(x.dtype(), weight.dtype());
+  const DType type = compute_type(weight.dtype());
   // The engine multiplies f32 by f32 and bf16 by bf16; float16 is a storage format.
   const DType output_type = y.dtype() == DType::bf16 && type == DType::bf16 ? DType::bf16 : DType::f32;
   const Tensor source = as_type(x, type);
@@ -149,7 +149,7 @@ void batch_matmul(Call& call) {
   require(k == kb, "inner dimensions ", k, " and ", kb, " differ");
   const int64_t batches = a.shape[0] == 0 || b.shape[0] == 0 ? 0 : batch;
   const DType result = promote(a, b);
-  const DType type = result == DType::bf16 ? DType::bf16 : DType::f32;
+  const DType type = compute_type(result);
   Tensor& y = call.output(result, {batches, m, n});
   if (y.elements() == 0) return;
   if (k == 0) return fill_zero(y);
@@ -167,7 +167,7 @@ void batch_matmul(Call& call) {
     const Desc destination = desc({batch, m, n}, type, Tag::abc);
     const auto description =
         matmul(source, weights, with_bias ? &bias_desc : nullptr, destination, attributes({}, destination));
-    return Ready{dnnl::matmul(description), source, weights, destination, description.scratchpad_desc()};
+    return Ready{dnnl::matmul(description), source, weights, destination, description.scratchpad_desc(), {}};
   });
   Arguments arguments{{DNNL_ARG_SRC, memory(ready->source, left.raw())},
                       {DNNL_ARG_WEIGHTS, memory(ready->weights, right.raw())},

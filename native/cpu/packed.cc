@@ -14,10 +14,10 @@ void reorder(const Desc& from_desc, const void* from, const Desc& to_desc, void*
 
 BufferPtr Packed::numbers(size_t part) const {
   const Part& p = parts[part];
-  if (stored != DType::f16) return p.data;
+  if (stored == computed) return p.data;
   if (BufferPtr held = p.widened.lock()) return held;
   const auto wide = std::make_shared<Buffer>(p.packed.get_size());
-  convert(DType::f16, p.data->data(), DType::f32, wide->data(), static_cast<int64_t>(p.packed.get_size() / sizeof(float)));
+  convert(stored, p.data->data(), computed, wide->data(), static_cast<int64_t>(p.packed.get_size() / size_of(computed)));
   p.widened = wide;
   return wide;
 }
@@ -26,10 +26,10 @@ void Packed::unpack(void* plain) const {
   require(parts.size() == 1, "these weights have no plain form");
   const Part& part = parts[0];
   const BufferPtr packed = numbers(0);
-  if (stored != DType::f16) return reorder(part.packed, packed->data(), part.plain, plain);
+  if (stored == computed) return reorder(part.packed, packed->data(), part.plain, plain);
   Buffer wide(part.plain.get_size());
   reorder(part.packed, packed->data(), part.plain, wide.data());
-  convert(DType::f32, wide.data(), DType::f16, plain, static_cast<int64_t>(wide.bytes() / sizeof(float)));
+  convert(computed, wide.data(), stored, plain, static_cast<int64_t>(wide.bytes() / size_of(computed)));
 }
 
 const Desc* packed_format(const Tensor& weights, char kind) {
@@ -37,31 +37,30 @@ const Desc* packed_format(const Tensor& weights, char kind) {
   return packed && packed->kind == kind ? &packed->parts[0].packed : nullptr;
 }
 
-Packed::Part pack_part(const Desc& plain, const void* numbers, const Desc& wanted, DType stored, Purpose purpose) {
-  const size_t bytes = wanted.get_size();
-  const auto data = std::make_shared<Buffer>(stored == DType::f16 ? bytes / 2 : bytes, purpose);
-  if (stored == DType::f16) {
-    Buffer wide(bytes);
-    reorder(plain, numbers, wanted, wide.data());
-    convert(DType::f32, wide.data(), DType::f16, data->data(), static_cast<int64_t>(bytes / sizeof(float)));
-  } else {
+void pack_part(Packed& packed, const Desc& plain, const void* numbers, const Desc& wanted, Purpose purpose) {
+  const size_t count = wanted.get_size() / size_of(packed.computed);
+  const auto data = std::make_shared<Buffer>(count * size_of(packed.stored), purpose);
+  if (packed.stored == packed.computed) {
     reorder(plain, numbers, wanted, data->data());
+  } else {
+    Buffer wide(wanted.get_size());
+    reorder(plain, numbers, wanted, wide.data());
+    convert(packed.computed, wide.data(), packed.stored, data->data(), static_cast<int64_t>(count));
   }
-  return {plain, wanted, data, {}};
+  packed.parts.push_back({plain, wanted, data, {}});
 }
 
-std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, const Desc& plain, const Desc& wanted) {
+std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, DType computed, const Desc& plain, const Desc& wanted) {
   Storage& storage = *weights.storage;
   if (auto packed = std::dynamic_pointer_cast<Packed>(storage.packed)) {
     if (packed->kind == kind && packed->parts[0].packed == wanted && packed->parts[0].plain == plain) return packed;
   }
-  Tensor numbers(weights.storage, weights.shape);
-  if (storage.dtype == DType::f16) numbers = as_type(numbers, DType::f32);
+  const Tensor numbers = as_type(Tensor(weights.storage, weights.shape), computed);
   auto packed = std::make_shared<Packed>();
   packed->kind = kind;
   packed->stored = storage.dtype;
-  packed->parts.push_back(
-      pack_part(plain, numbers.raw(), wanted, storage.dtype, storage.weight ? Purpose::weights : Purpose::work));
+  packed->computed = computed;
+  pack_part(*packed, plain, numbers.raw(), wanted, storage.weight ? Purpose::weights : Purpose::work);
   storage.packed = packed;
   if (storage.weight) storage.plain.reset();
   return packed;
