@@ -8,7 +8,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const chosen = process.argv.slice(2).filter((arg) => !arg.startsWith('-'));
 const flavours = chosen.length > 0 ? chosen : ['plain', 'address', 'undefined'];
 // libgomp and oneDNN keep their threads and caches until the process ends
-const env = { ...process.env, ASAN_OPTIONS: 'detect_leaks=0', UBSAN_OPTIONS: 'print_stacktrace=1' };
+const env = { ...process.env, ASAN_OPTIONS: 'detect_leaks=0:allocator_may_return_null=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
 /** What older processors have, for the loops and for oneDNN. */
 const ISA = {
   '': {},

@@ -5,6 +5,13 @@
 
 using namespace td;
 
+// Under AddressSanitizer nothing is pooled.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kPooled = false;
+#else
+constexpr bool kPooled = true;
+#endif
+
 TEST(blocks_are_aligned_and_reused) {
   MemoryPool& pool = MemoryPool::instance();
   pool.trim();
@@ -22,10 +29,10 @@ TEST(blocks_are_aligned_and_reused) {
       CHECK(pool.info().peak >= pool.info().in_use);
     }
     Buffer again(bytes);
-    CHECK(again.data() == first);
+    CHECK(!kPooled || again.data() == first);
   }
   CHECK(pool.info().in_use == before);
-  CHECK(pool.info().pooled > 0);
+  CHECK(!kPooled || pool.info().pooled > 0);
   pool.trim();
   CHECK(pool.info().pooled == 0);
 }
