@@ -8,7 +8,11 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const chosen = process.argv.slice(2).filter((arg) => !arg.startsWith('-'));
 const flavours = chosen.length > 0 ? chosen : ['plain', 'address', 'undefined'];
 // libgomp and oneDNN keep their threads and caches until the process ends
-const env = { ...process.env, ASAN_OPTIONS: 'detect_leaks=0:allocator_may_return_null=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
+const env = {
+  ...process.env,
+  ASAN_OPTIONS: 'detect_leaks=0:allocator_may_return_null=1',
+  UBSAN_OPTIONS: 'print_stacktrace=1',
+};
 /** What older processors have, for the loops and for oneDNN. */
 const ISA = {
   '': {},
@@ -18,9 +22,13 @@ const ISA = {
 for (const flavour of flavours) {
   const sanitize = flavour === 'plain' ? '' : flavour;
   const built = buildNative({ tests: true, sanitize });
-  const tests = sanitize ? built : join(root, 'build', 'cmake', 'native_tests');
+  const folder = sanitize ? dirname(built) : join(root, 'build', 'cmake');
+  const run = (name, settings) =>
+    execFileSync(join(folder, name), { stdio: 'inherit', env: { ...env, ...settings }, timeout: 1_800_000 });
+  process.stdout.write(`attention tests, ${flavour}: `);
+  run('attention_test', {});
   for (const isa of ['', ...(sanitize ? [] : ['avx2', 'base'])]) {
     process.stdout.write(`native tests, ${flavour}${isa && `, ${isa} loops`}: `);
-    execFileSync(tests, { stdio: 'inherit', env: { ...env, ...ISA[isa] } });
+    run('native_tests', ISA[isa]);
   }
 }
