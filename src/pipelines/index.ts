@@ -11,5 +11,6 @@ export type {
   DenoisingStep,
   OutputType,
   StableDiffusionOptions,
+  StepChanges,
   StepDecision,
 } from './stable_diffusion_options.js';

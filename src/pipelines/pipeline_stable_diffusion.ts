@@ -33,6 +33,7 @@ import {
   checkOptions,
   type DenoisingStep,
   type NoiseSource,
+  nextGuidanceScale,
   noiseSource,
   type OutputType,
   type StableDiffusionOptions,
@@ -372,20 +373,23 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     const { guidanceScale = 7.5, guidanceRescale = 0, eta = 0, signal } = inputs.options;
     const prompts = new PromptState(promptEmbeds);
     const timestepCond = this.guidanceEmbedding(guidanceScale, promptEmbeds.shape[0]);
-    const { timesteps } = this.scheduler;
+    const { scheduler } = this;
+    const { timesteps } = scheduler;
     let latents: Tensor4D | null = inputs.latents;
+    let scale = guidanceScale;
     try {
       for (const [step, timestep] of timesteps.entries()) {
         checkAborted(signal, 'drawing');
         const current: Tensor4D = latents;
-        const sigma = noiseLevel(this.scheduler, step);
-        const both = guidance && !skipsUnconditional(inputs.options, step, timesteps.length, sigma);
+        const sigma = noiseLevel(scheduler, step);
+        const guided = guidance && scale > 1;
+        const both = guided && !skipsUnconditional(inputs.options, step, timesteps.length, sigma);
         const next = tf.tidy(() => {
-          const input = this.scheduler.scaleModelInput(both ? tf.concat([current, current], 0) : current, timestep);
+          const input = scheduler.scaleModelInput(both ? tf.concat([current, current], 0) : current, timestep);
           const { embeds, cache } = guidance && !both ? prompts.conditional : prompts.all;
           const prediction = this.unet.forward(input as Tensor4D, timestep, embeds, { cache, timestepCond });
-          const noise = both ? classifierFreeGuidance(prediction, guidanceScale, guidanceRescale) : prediction;
-          return this.scheduler.step(noise, timestep, current, { generator, eta }).prevSample as Tensor4D;
+          const noise = both ? classifierFreeGuidance(prediction, scale, guidanceRescale) : prediction;
+          return scheduler.step(noise, timestep, current, { generator, eta }).prevSample as Tensor4D;
         });
         current.dispose();
         latents = next;
@@ -396,7 +400,11 @@ export class StableDiffusionPipeline extends Callable<Draw> {
           latents.dispose();
           latents = decision.latents;
         }
+        if (decision?.promptEmbeds) {
+          prompts.replace(decision.promptEmbeds);
+        }
         checkLatents(latents, shape);
+        scale = nextGuidanceScale(decision, scale);
         if (decision?.stop) {
           break;
         }
@@ -407,7 +415,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     } finally {
       prompts.dispose();
       tf.dispose([timestepCond, latents] as unknown as Tensor[]);
-      this.scheduler.dispose();
+      scheduler.dispose();
     }
   }
 

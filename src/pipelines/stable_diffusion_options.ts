@@ -15,9 +15,20 @@ export interface DenoisingStep {
   latents: Tensor4D;
 }
 
-/** What a callback may ask for: other latents to go on with (the pipeline takes them over), or to end the loop here. */
+/** What a callback may ask for. The pipeline takes tensors over and disposes of them. */
+export interface StepChanges {
+  /** Other latents to go on with, of the same shape. */
+  latents?: Tensor4D;
+  /** Other text embeddings, of the shape that the loop has them in: both halves, the negative one first, or one half. */
+  promptEmbeds?: Tensor3D;
+  /** Another weight of the prompt from here on; 1 or less turns guidance off, which saves half of the work. */
+  guidanceScale?: number;
+  /** Ends the loop here. */
+  stop?: boolean;
+}
+
 // biome-ignore lint/suspicious/noConfusingVoidType: a callback that returns nothing is the usual one
-export type StepDecision = { latents?: Tensor4D; stop?: boolean } | undefined | void;
+export type StepDecision = StepChanges | undefined | void;
 
 export interface DenoisingProgress {
   stage: 'denoise';
@@ -64,7 +75,7 @@ export interface StableDiffusionOptions extends NegativeGuidanceOptions {
   promptSyntax?: PromptSyntax;
   /** 'image': GeneratedImage objects (default); 'tensor': [B,H,W,3] in 0..1; 'latent': [B,h,w,4] before the VAE. */
   outputType?: OutputType;
-  /** Called after every step; may return other latents or ask to stop. Another call of this pipeline waits for its end. */
+  /** Called after every step; may return what shall change or ask to stop. It cannot call the same pipeline. */
   callbackOnStepEnd?: (step: DenoisingStep) => StepDecision | Promise<StepDecision>;
   /** Ends the call with an AbortedError: while it waits for its turn, before the next step, or before the decoder. */
   signal?: AbortSignal;
@@ -168,6 +179,21 @@ export function checkOptions(options: StableDiffusionOptions, height: number, wi
     const value = options[name as keyof StableDiffusionOptions];
     expect(value === undefined || check(value), `${name} must be ${expected}`, value);
   }
+}
+
+/**
+ * The guidance scale to go on with.
+ *
+ * @throws InvalidArgumentError when the callback asks for one that is no number
+ */
+export function nextGuidanceScale(decision: StepDecision, scale: number): number {
+  const { guidanceScale = scale } = decision ?? {};
+  if (!Number.isFinite(guidanceScale)) {
+    throw new InvalidArgumentError(
+      `[StableDiffusionPipeline] the callback's guidanceScale must be a number, got ${describe(guidanceScale)}`,
+    );
+  }
+  return guidanceScale;
 }
 
 /** @throws InvalidArgumentError unless `latents` are a tensor of that shape */

@@ -205,6 +205,34 @@ describe('callbacks', () => {
     expect(await failure('a', { ...SMALL, callbackOnStepEnd })).toBeInstanceOf(InvalidArgumentError);
   });
 
+  test.each([
+    ['promptEmbeds of another shape', () => ({ promptEmbeds: tf.zeros([1, 77, 16]) })],
+    ['promptEmbeds that are a list', () => ({ promptEmbeds: [1] })],
+    ['guidanceScale that is no number', () => ({ guidanceScale: Number.NaN })],
+    ['guidanceScale as text', () => ({ guidanceScale: '3' })],
+  ])('%s is refused', async (_, callbackOnStepEnd) => {
+    expect(await failure('a', { ...SMALL, callbackOnStepEnd })).toBeInstanceOf(InvalidArgumentError);
+  });
+
+  test('a call of the same pipeline, which would wait for itself, is refused; one after its end is not', async () => {
+    const alone = await draw();
+    let end = (): void => undefined;
+    const ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    let [inner, later]: Promise<unknown>[] = [];
+    const drawn = await draw({
+      callbackOnStepEnd: () => {
+        inner ??= failure('a', SMALL);
+        later ??= ended.then(() => draw());
+      },
+    });
+    end();
+    expect(await inner).toBeInstanceOf(InvalidArgumentError);
+    expect(drawn).toEqual(alone);
+    expect(await later).toEqual(alone);
+  });
+
   test("disposing of the pipeline's latents is refused", async () => {
     const callbackOnStepEnd = ({ latents }: DenoisingStep) => latents.dispose();
     expect(await failure('a', { ...SMALL, callbackOnStepEnd })).toBeInstanceOf(InvalidArgumentError);

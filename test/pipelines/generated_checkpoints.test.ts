@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import type { UNet2DConditionModel } from '../../src/models/index.js';
-import { type StableDiffusionOptions, StableDiffusionPipeline } from '../../src/pipelines/index.js';
+import { type StableDiffusionOptions, StableDiffusionPipeline, type StepChanges } from '../../src/pipelines/index.js';
 import { createScheduler } from '../../src/schedulers/index.js';
 import { type PipelineConfigs, type WeightDtype, writeCheckpoint } from '../support/checkpoint.js';
 import { relativeL2, toNHWC } from '../support/compare.js';
@@ -18,6 +18,7 @@ type PipelineCase = ReferenceCase & {
   kind: string;
   dtype?: string;
   scheduler?: string;
+  callback?: string;
   args: Record<string, unknown> & { prompt?: string | string[] };
 };
 
@@ -36,6 +37,14 @@ function callOptions({ args, tensors }: PipelineCase): StableDiffusionOptions {
   });
   return Object.fromEntries(entries);
 }
+
+/** The changes that the reference's callbacks make after the second step. */
+const CALLBACKS: Record<string, (reference: PipelineCase) => StepChanges> = {
+  'guidance off': () => ({ guidanceScale: 0 }),
+  'embeddings halved': ({ tensors }) => ({
+    promptEmbeds: tf.tidy(() => tf.mul(tensor<tf.Tensor3D>(tensors.text_embeds!), 0.5)),
+  }),
+};
 
 /** What the first call of the UNet got and gave. */
 function watchFirstCall(unet: UNet2DConditionModel): { text: Float32Array; out: Float32Array } {
@@ -87,6 +96,7 @@ describe.each(groups)('%s', (group) => {
       callbackOnStepEnd: ({ step, latents: ours }) => {
         const expected = (latents.data as Float32Array).slice(step * size, (step + 1) * size);
         errors.push(relativeL2(ours.dataSync(), toNHWC(expected, latents.shape.slice(1))));
+        return step === 1 && reference.callback ? CALLBACKS[reference.callback]!(reference) : undefined;
       },
     });
 

@@ -40,6 +40,8 @@ CASES = [
     ("sd15", "ancestral", dict(scheduler="EulerAncestralDiscreteScheduler"), dict(prompt="a red circle", num_inference_steps=3, seed=7, **SIZE)),
     ("sd15", "float16", dict(dtype="float16"), dict(prompt="a red circle", num_inference_steps=3, seed=7, **SIZE)),
     ("sd15", "bfloat16", dict(dtype="bfloat16"), dict(prompt="a red circle", num_inference_steps=3, seed=7, **SIZE)),
+    ("sd15", "guidance that a callback turns off", dict(callback="guidance off"), dict(prompt=["a red circle", "b"], num_inference_steps=4, seed=7, **SIZE)),
+    ("sd15", "embeddings that a callback halves", dict(callback="embeddings halved"), dict(prompt="a red circle", num_inference_steps=4, seed=7, **SIZE)),
     ("sd21", "plain", {}, dict(prompt="a red circle on a blue background", num_inference_steps=4, seed=7, **SIZE)),
     ("sd21", "guidance rescaled", {}, dict(prompt=["a", "b c"], guidance_scale=12.0, guidance_rescale=0.7, num_inference_steps=3, seed=7, height=24, width=8)),
     ("attention mask, a schedule before Stable Diffusion", "plain", {}, dict(prompt="a red circle", num_inference_steps=3, seed=7, **SIZE)),
@@ -61,6 +63,19 @@ def pipeline(kind):
     return StableDiffusionPipeline(unet=unet, vae=vae, text_encoder=text_encoder(kind["text_encoder"]), tokenizer=tokenizer, safety_checker=None, feature_extractor=None,
                                    requires_safety_checker=False, scheduler=getattr(diffusers, scheduler.pop("_class_name")).from_config(scheduler))
 
+
+def guidance_off(pipe, step, timestep, kwargs):
+    if step == 1:
+        pipe._guidance_scale = 0.0
+        return {"prompt_embeds": kwargs["prompt_embeds"].chunk(2)[-1]}
+    return {}
+
+
+def embeddings_halved(pipe, step, timestep, kwargs):
+    return {"prompt_embeds": kwargs["prompt_embeds"] * 0.5} if step == 1 else {}
+
+
+CALLBACKS = {"guidance off": guidance_off, "embeddings halved": embeddings_halved}
 
 # diffusers' clip_skip expects the layers of transformers' text encoder where they were before its release 5
 if not hasattr(CLIPTextModel, "text_model"):
@@ -96,6 +111,8 @@ for i, (kind, name, settings, args) in enumerate(CASES):
         if key in call:
             shape, seed = call.pop(key)
             kept["given_" + key] = call[key] = randn(seed, *shape)
+    if "callback" in settings:
+        call.update(callback_on_step_end=CALLBACKS[settings["callback"]], callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"])
     images = pipe(call.pop("prompt", None), generator=generators if isinstance(seeds, list) else generators[0], output_type="np", **call).images
     kept["latents"] = torch.stack(kept["latents"])
     kept["image"] = torch.from_numpy(images).permute(0, 3, 1, 2)
