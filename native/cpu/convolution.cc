@@ -43,8 +43,8 @@ struct Geometry {
     return room < 0 ? 0 : room / stride + 1;
   }
   Shape output() const { return {batch, out_height, out_width, out}; }
-  bool pointwise() const {
-    return kernel_height == 1 && kernel_width == 1 && stride_h == 1 && stride_w == 1 && !top && !bottom && !left && !right;
+  double multiply_adds() const {
+    return static_cast<double>(output().elements()) * static_cast<double>(in * kernel_height * kernel_width);
   }
   ConvolutionShape shape() const {
     // oneDNN wants the trailing padding that makes the sizes come out exactly.
@@ -111,6 +111,7 @@ void run(const Ready& ready, const void* x, const void* weights, const Tensor& b
 void convolve(const Geometry& g, const Tensor& x, const Tensor& filter, const Tensor& bias, Activation activation,
               const Tensor& residual, Tensor& y) {
   const Epilogue epilogue{activation, static_cast<bool>(residual)};
+  const ThreadsFor threads(g.multiply_adds());
   const DType type = x.dtype();
   // Weights packed before decide the format; a primitive of another shape mostly likes the same one.
   const auto ready = prepare(g, type, y.dtype(), static_cast<bool>(bias), epilogue, packed_format(filter, 'c'));
@@ -124,6 +125,7 @@ void convolve(const Geometry& g, const Tensor& x, const Tensor& filter, const Te
 /// 2i + p sees rows i - 1 + p and i + p only, the middle tap of the filter falling on one of them.
 void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter, const Tensor& bias, Activation activation,
                         const Tensor& residual, Tensor& y) {
+  const ThreadsFor threads(g.multiply_adds());
   const DType type = x.dtype();
   const int64_t block = g.in * g.out;
   const Epilogue epilogue{activation, false};

@@ -54,8 +54,14 @@ std::shared_ptr<const Ready> prepare(const Product& p, const Desc* format) {
   return ready;
 }
 
+/// Size of a product, also where the sizes do not fit an integer.
+double size_of_product(int64_t rows, int64_t in, int64_t columns) {
+  return static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(columns);
+}
+
 /// A product on operands of the compute type; `residual` may be null. Returns the packed numbers that it used.
 BufferPtr multiply(const Product& p, const void* x, const Tensor& weights, const Tensor& bias, const void* residual, void* y) {
+  const ThreadsFor threads(size_of_product(p.rows, p.in, p.columns));
   // Weights packed before decide the format; a primitive for another number of rows mostly likes the same one.
   const auto ready = prepare(p, packed_format(weights, 'm'));
   const auto packed = pack(weights, 'm', p.type, desc({p.in, p.columns}, p.type, Tag::ab), ready->weights);
@@ -158,6 +164,7 @@ void batch_matmul(Call& call) {
   const bool with_bias = bias && is_float(bias.dtype()) && bias.elements() == n;
   require(!bias || with_bias, "bias needs ", n, " numbers");
   const Tensor offsets = bias ? as_type(bias, DType::f32) : bias;
+  const ThreadsFor threads(size_of_product(batch * m, k, n));
   Key key("matmul");
   key.add(a.shape[0]).add(b.shape[0]).add(m).add(k).add(n).add(ta).add(tb).add(static_cast<int>(type)).add(with_bias);
   const Desc bias_desc = desc({1, 1, n}, DType::f32, Tag::abc);

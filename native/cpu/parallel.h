@@ -23,6 +23,24 @@ void parallel_for(int64_t n, int64_t grain, const Body& body) {
   }
 }
 
+/// Keeps products of a few million operations on the calling thread: waking the others takes as long as the work.
+/// What is small depends on sizes only, so a primitive runs with as many threads as it was made for.
+class ThreadsFor {
+ public:
+  explicit ThreadsFor(double multiply_adds) : threads_(omp_get_max_threads()), few_(multiply_adds < 2e6 && threads_ > 1) {
+    if (few_) omp_set_num_threads(1);
+  }
+  ~ThreadsFor() {
+    if (few_) omp_set_num_threads(threads_);
+  }
+  ThreadsFor(const ThreadsFor&) = delete;
+  ThreadsFor& operator=(const ThreadsFor&) = delete;
+
+ private:
+  int threads_;
+  bool few_;
+};
+
 /// Work below this many numbers is done on the calling thread: waking the others costs more.
 constexpr int64_t kSerial = 32768;
 
