@@ -143,7 +143,8 @@ export class BasicTransformerBlock {
     const { encoderHiddenStates, encoderAttentionBias: bias, cache } = inputs;
     const cross = { encoderHiddenStates, bias, cache };
     const merges = cells && this.tokenMerging ? this.tokenMerging.merges(hiddenStates, inputs.mapSize!, cells) : null;
-    const self = this.onlyCrossAttention ? cross : {};
+    // the mask of the prompt is the second attention's alone, as in diffusers
+    const self = this.onlyCrossAttention ? { encoderHiddenStates, cache } : {};
     const step = (merged: MergedTokens | null | undefined, norm: LayerNorm, layer: Layer, x: Tensor3D) =>
       tf.tidy(() => applyMerged(merged ?? null, layer, norm.forward(x), x));
     return tf.tidy(() => {

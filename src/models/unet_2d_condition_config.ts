@@ -83,8 +83,14 @@ export function parseUNetConfig(json: ConfigJson, source: string) {
     convInKernel: c.int('conv_in_kernel', 3, positive),
     convOutKernel: c.int('conv_out_kernel', 3, positive),
   };
+  const attends = downBlockTypes.map(
+    (type, i) =>
+      type === 'CrossAttnDownBlock2D' ||
+      config.upBlockTypes[blocks - 1 - i] === 'CrossAttnUpBlock2D' ||
+      (i === blocks - 1 && config.midBlockType === 'UNetMidBlock2DCrossAttn'),
+  );
   for (const [i, channels] of config.blockOutChannels.entries()) {
-    if (config.numAttentionHeads[i]! > channels) {
+    if (attends[i] && config.numAttentionHeads[i]! > channels) {
       throw c.error('attention_head_dim', `at most as many heads as the ${channels} channels of block ${i}`);
     }
     if (channels % config.normNumGroups !== 0) {

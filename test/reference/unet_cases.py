@@ -41,6 +41,9 @@ CASES = {
     "addition_embed_type text_time": (dict(addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=6 * 4 + 10),
                                       dict(text_embeds=randn(16, B, 10), time_ids=torch.tensor([[64.0, 48, 0, 8, 64, 48], [512, 512, 3, 0, 512, 512]]))),
     "encoder_attention_mask": (dict(**BOTH), dict(encoder_attention_mask=MASK)),
+    "encoder_attention_mask with only_cross_attention": (dict(only_cross_attention=True, **BOTH), dict(encoder_attention_mask=MASK)),
+    "more heads than channels where nothing attends": (dict(down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                                                            attention_head_dim=12), {}),
     "the rest": (dict(in_channels=9, out_channels=8, center_input_sample=True, flip_sin_to_cos=False, freq_shift=1, downsample_padding=0, mid_block_scale_factor=1.7, conv_in_kernel=5,
                       conv_out_kernel=1, time_embedding_dim=20, timestep_post_act="silu", norm_eps=1e-3, resnet_out_scale_factor=1.3, resnet_skip_time_act=True), {}),
 }
