@@ -29,6 +29,7 @@ import {
   saveStableDiffusionComponents,
 } from './stable_diffusion_components.js';
 import {
+  checkLatentCount,
   checkLatents,
   checkOptions,
   type DenoisingStep,
@@ -267,6 +268,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     const pictures = promptCount(encodeInputs) * numImagesPerPrompt;
     const { scaleFactor } = this.vae;
     const shape = [pictures, height / scaleFactor, width / scaleFactor, this.unet.parsed.inChannels];
+    checkLatentCount(shape);
     if (options.latents !== undefined) {
       checkLatents(options.latents, shape);
     }

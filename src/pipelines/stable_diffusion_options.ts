@@ -1,6 +1,6 @@
 import type { Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError, OutOfMemoryError } from '../errors.js';
 import { TorchGenerator } from '../utils/torch_generator.js';
 import type { PromptSyntax } from './encode_prompt.js';
 import type { NegativeGuidanceOptions } from './negative_guidance.js';
@@ -194,6 +194,18 @@ export function nextGuidanceScale(decision: StepDecision, scale: number): number
     );
   }
   return guidanceScale;
+}
+
+/** A gigabyte of latents stands for pictures of gigapixels, whose layers no tensor can hold. */
+const MOST_LATENTS = 2 ** 28;
+
+/** @throws OutOfMemoryError for latents [B,h,w,4] whose pictures could not be computed anywhere */
+export function checkLatentCount(shape: readonly number[]): void {
+  if (shape.reduce((a, b) => a * b, 1) > MOST_LATENTS) {
+    throw new OutOfMemoryError(
+      `[StableDiffusionPipeline] latents [${shape}] are too many for any memory; ask for smaller or fewer pictures`,
+    );
+  }
 }
 
 /** @throws InvalidArgumentError unless `latents` are a tensor of that shape */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
-import { AbortedError, InvalidArgumentError } from '../../src/errors.js';
+import { AbortedError, InvalidArgumentError, OutOfMemoryError } from '../../src/errors.js';
 import {
   type DenoisingStep,
   type StableDiffusionOptions,
@@ -150,6 +150,13 @@ describe('options that cannot be used', () => {
     expect((error as Error).message).toMatch(/^\[\w+(\.\w+)?\] .{20,}/);
     tf.dispose([given, ...Object.values((given as object) ?? {})].filter((value) => value instanceof tf.Tensor));
   });
+
+  test.each([{ height: 2 ** 40 }, { width: 2 ** 52 }, { numImagesPerPrompt: 2 ** 40 }])(
+    'more than any memory holds: %j',
+    async (options) => {
+      expect(await failure(text, { ...SMALL, ...options })).toBeInstanceOf(OutOfMemoryError);
+    },
+  );
 
   test('null stands for an option that was not given', async () => {
     const nulls = {
