@@ -79,7 +79,7 @@ export function buildNative({ force = false, tests = false, bench = false, sanit
   requireTool(process.env.CXX ?? 'g++');
   let oneDnn = findOneDnn(root);
   if (!oneDnn) {
-    log('fetching oneDNN (Debian packages libdnnl-dev, libdnnl2) into .deps/');
+    log('fetching oneDNN (the package libdnnl-dev and what it needs) into .deps/');
     fetchOneDnn(root);
     oneDnn = findOneDnn(root);
   }

@@ -2,9 +2,10 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
-const DEBIAN_PACKAGES = { libdnnl2: 'libdnnl.so.2', 'ocl-icd-libopencl1': 'libOpenCL.so.1' };
+/** What Debian's oneDNN links besides what every system has. */
+const OPENCL = { package: 'ocl-icd-libopencl1', library: 'libOpenCL.so.1' };
 const TRIPLE = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }[process.arch];
-export const INSTALL_LINE = 'apt-get install -y cmake g++ libdnnl-dev   # then: npm run build:native';
+export const INSTALL_LINE = 'apt-get install -y cmake g++ libdnnl-dev && npm run build:native';
 
 const prefixes = (root) => [process.env.ONEDNN_ROOT, '/usr', '/usr/local', join(root, '.deps', 'usr')].filter(Boolean);
 const first = (folders, names) =>
@@ -58,14 +59,13 @@ export function fetchOneDnn(root) {
       stdio: ['ignore', 'ignore', 'pipe'],
       timeout: 300_000,
     });
-  const packages = [
-    'libdnnl-dev',
-    ...Object.entries(DEBIAN_PACKAGES)
-      .filter(([, so]) => !loadable(so))
-      .map(([name]) => name),
-  ];
   const folder = join(state, 'packages');
   apt(['update'], folder);
+  const depends = execFileSync('apt-cache', [...options, 'depends', 'libdnnl-dev'], { encoding: 'utf8' });
+  // libdnnl2 on Debian 12, libdnnl3 and later ones elsewhere
+  const runtime = /Depends: (libdnnl\d\S*)/.exec(depends)?.[1];
+  if (!runtime) throw new Error('the package archive of this system has no oneDNN');
+  const packages = ['libdnnl-dev', runtime, ...(loadable(OPENCL.library) ? [] : [OPENCL.package])];
   apt(['download', ...packages], folder);
   for (const file of readdirSync(folder)) {
     if (file.endsWith('.deb')) execFileSync('dpkg', ['-x', join(folder, file), deps], { stdio: 'pipe' });
