@@ -124,7 +124,7 @@ Blocking forward_blocking(const AttentionProblem& p, int threads) {
   // Query tiles that share a packed block of keys, so that keys are read and packed less often; every thread should still get work.
   const int64_t tile_bytes = (p.head_size + p.value_size) * kQueryTile * 4;
   const int64_t tiles = divide_up(p.queries, kQueryTile);
-  b.query_tiles = least(8, 1024 * 1024 / tile_bytes);
+  b.query_tiles = least(16, 768 * 1024 / tile_bytes);
   b.query_tiles = least(b.query_tiles, p.batch * p.heads * tiles / (4 * static_cast<int64_t>(threads)));
   b.query_tiles = least(b.query_tiles, tiles);
   if (b.query_tiles < 1) b.query_tiles = 1;

@@ -35,6 +35,10 @@ struct Avx2 {
   // vmaxps returns its second operand when either is NaN.
   static ATTENTION_INLINE F max_ignoring_nan(F x, F most) { return _mm256_max_ps(x, most); }
   static ATTENTION_INLINE F min(F x, F y) { return _mm256_min_ps(x, y); }
+  // x > y ? yes : no; no where either is NaN.
+  static ATTENTION_INLINE F where_greater(F x, F y, F yes, F no) {
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, y, _CMP_GT_OQ));
+  }
   static ATTENTION_INLINE bool any_not_equal(F x, F y) { return _mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_NEQ_UQ)) != 0; }
   static ATTENTION_INLINE F zero_where_negative_infinity(F x) {
     const F infinity = _mm256_set1_ps(-std::numeric_limits<float>::infinity());

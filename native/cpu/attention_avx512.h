@@ -29,6 +29,10 @@ struct Avx512 {
   // vmaxps returns its second operand when either is NaN.
   static ATTENTION_INLINE F max_ignoring_nan(F x, F most) { return _mm512_max_ps(x, most); }
   static ATTENTION_INLINE F min(F x, F y) { return _mm512_min_ps(x, y); }
+  // x > y ? yes : no; no where either is NaN.
+  static ATTENTION_INLINE F where_greater(F x, F y, F yes, F no) {
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), yes);
+  }
   static ATTENTION_INLINE bool any_not_equal(F x, F y) { return _mm512_cmp_ps_mask(x, y, _CMP_NEQ_UQ) != 0; }
   static ATTENTION_INLINE F zero_where_negative_infinity(F x) {
     const F infinity = _mm512_set1_ps(-__builtin_inff());

@@ -43,7 +43,11 @@ struct DotProduct {
     for (int64_t i = 0; i < rows.count; ++i) {
       float* target = dst + i * dst_row;
       if (rows.size % 2) target[rows.size / 2] = 0.0f;
-      std::memcpy(target, row(rows, i), static_cast<size_t>(rows.size) * sizeof(uint16_t));
+      const uint16_t* source = row(rows, i);
+      for (int64_t c = 0; c < rows.size; c += 32) {
+        const __mmask32 m = rows.size - c >= 32 ? 0xffffffffu : (1u << (rows.size - c)) - 1u;
+        _mm512_mask_storeu_epi16(reinterpret_cast<uint16_t*>(target) + c, m, _mm512_maskz_loadu_epi16(m, source + c));
+      }
     }
   }
 

@@ -73,15 +73,42 @@ class Forward {
 
   void queries(const ForwardTask& task) {
     const int64_t tiles = divide_up(task.query_end - task.query_begin, kQueryTile);
-    for (int64_t i = 0; i < tiles; ++i) begin(task, i);
     for (int64_t k0 = 0; k0 < p_.keys; k0 += key_block_) {
       const int64_t count = least(key_block_, p_.keys - k0);
-      A::pack_rows(rows_of(p_.k, p_.type, p_.k_strides, task.batch, task.head, k0, count, p_.head_size), keys_, q_slots_);
-      A::pack_row_pairs(rows_of(p_.v, p_.type, p_.v_strides, task.batch, task.head, k0, count, p_.value_size), values_,
-                        value_row_);
-      for (int64_t i = 0; i < tiles; ++i) attend(task, i, k0, count);
+      const bool last = k0 + count == p_.keys;
+      A::pack_rows(key_rows(task, k0, count), keys_, q_slots_);
+      A::pack_row_pairs(value_rows(task, k0, count), values_, value_row_);
+      for (int64_t i = 0; i < tiles; ++i) {
+        if (k0 == 0) begin(task, i);
+        // What comes from memory next is asked for now, and arrives behind the products.
+        if (k0 == 0 && i + 1 < tiles) prefetch<false>(query_rows(task, i + 1));
+        if (last) {
+          prefetch<true>(out_rows(task, i));
+        } else {
+          const int64_t next = k0 + count, coming = least(key_block_, p_.keys - next);
+          const int64_t from = coming * i / tiles, share = coming * (i + 1) / tiles - from;
+          prefetch<false>(key_rows(task, next + from, share));
+          prefetch<false>(value_rows(task, next + from, share));
+        }
+        attend(task, i, k0, count);
+        if (last) finish(task, i);
+      }
     }
-    for (int64_t i = 0; i < tiles; ++i) finish(task, i);
+  }
+
+  Rows key_rows(const ForwardTask& task, int64_t begin, int64_t count) const {
+    return rows_of(p_.k, p_.type, p_.k_strides, task.batch, task.head, begin, count, p_.head_size);
+  }
+  Rows value_rows(const ForwardTask& task, int64_t begin, int64_t count) const {
+    return rows_of(p_.v, p_.type, p_.v_strides, task.batch, task.head, begin, count, p_.value_size);
+  }
+  Rows query_rows(const ForwardTask& task, int64_t index) const {
+    return rows_of(p_.q, p_.type, p_.q_strides, task.batch, task.head, first_query(task, index), query_count(task, index),
+                   p_.head_size);
+  }
+  Rows out_rows(const ForwardTask& task, int64_t index) const {
+    return rows_of(p_.out, p_.type, p_.out_strides, task.batch, task.head, first_query(task, index), query_count(task, index),
+                   p_.value_size);
   }
 
   int64_t first_query(const ForwardTask& task, int64_t index) const { return task.query_begin + index * kQueryTile; }
@@ -91,9 +118,7 @@ class Forward {
 
   void begin(const ForwardTask& task, int64_t index) {
     const Tile t = tile(index);
-    A::pack_columns(rows_of(p_.q, p_.type, p_.q_strides, task.batch, task.head, first_query(task, index),
-                            query_count(task, index), p_.head_size),
-                    p_.scale < 0, t.queries, staging_);
+    A::pack_columns(query_rows(task, index), p_.scale < 0, t.queries, staging_);
     for (int64_t i = 0; i < kQueryTile; i += V::kWidth) {
       V::store(t.maximum + i, V::set1(-std::numeric_limits<float>::infinity()));
       V::store(t.total + i, V::zero());
@@ -126,7 +151,8 @@ class Forward {
     }
   }
 
-  // Takes the block's maximum into the running one, and rescales what was summed under the old one where it rose.
+  // Takes the block's maximum into the running one, and rescales what was summed under the old one where it rose by more than kSlack.
+  // A smaller rise is left alone (as FlashAttention-4 does): any shift gives the same quotient, and 2^kSlack overflows nothing.
   void raise_maximum(const Tile& t, int64_t vectors, bool first) {
     // Slightly below the maximum, by more than rounding can lift it: the exponent of the largest score is then not below zero, where the
     // polynomial of exp2 would start at the far end of its interval and give 1 with its largest error.
@@ -134,7 +160,8 @@ class Forward {
     for (int64_t c = 0; c < vectors * V::kWidth; c += V::kWidth) {
       const F before = V::load(t.maximum + c);
       const F highest = V::load(block_maximum_ + c);
-      const F after = V::max_ignoring_nan(V::min(V::mul(highest, low), V::mul(highest, high)), before);
+      const F lowered = V::min(V::mul(highest, low), V::mul(highest, high));
+      const F after = V::where_greater(V::sub(lowered, V::set1(kSlack)), before, lowered, before);
       // Subtracting -inf from -inf would make NaN of a block that merely holds masked keys.
       const F shift = V::zero_where_negative_infinity(after);
       V::store(shift_ + c, shift);
@@ -155,14 +182,15 @@ class Forward {
     const int64_t q0 = first_query(task, index), queries = query_count(task, index);
     // A row whose every key is masked has a total of zero, and gives zero.
     for (int64_t i = 0; i < kQueryTile; ++i) shift_[i] = i < queries && t.total[i] != 0.0f ? 1.0f / t.total[i] : 0.0f;
-    unpack_columns<V>(t.out, rows_of(p_.out, p_.type, p_.out_strides, task.batch, task.head, q0, queries, p_.value_size), shift_,
-                      staging_);
+    unpack_columns<V>(t.out, out_rows(task, index), shift_, staging_);
     if (!p_.lse) return;
     float* lse = p_.lse + (task.batch * p_.heads + task.head) * p_.queries + q0;
     for (int64_t i = 0; i < queries; ++i) {
       lse[i] = static_cast<float>(t.maximum[i] * kLn2 + static_cast<double>(std::log(t.total[i])));
     }
   }
+
+  static constexpr float kSlack = 8.0f;
 
   const AttentionProblem& p_;
   const int64_t key_block_;

@@ -43,6 +43,17 @@ inline Rows rows_of(const void* data, AttentionType type, const AttentionStrides
   return {element_at(data, type, batch * s.batch + head * s.head + begin * s.token), type, s.token, count, size};
 }
 
+// Asks for the rows' cache lines, to read or to write them, without waiting.
+template <bool kWrite>
+inline void prefetch(const Rows& rows) {
+  const int64_t bytes = rows.size * element_bytes(rows.type);
+  for (int64_t i = 0; i < rows.count; ++i) {
+    const char* row = static_cast<const char*>(element_at(rows.data, rows.type, i * rows.stride));
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, kWrite, 2);
+    __builtin_prefetch(row + bytes - 1, kWrite, 2);
+  }
+}
+
 // One row as float32: the row itself, or `staging` filled from it.
 template <class V>
 const float* float_row(const Rows& rows, int64_t row, float* staging) {
@@ -65,12 +76,22 @@ struct PlainProduct {
   static ATTENTION_INLINE Operand broadcast(const float* p) { return V::set1(*p); }
   static ATTENTION_INLINE F madd(Operand x, Operand y, F sum) { return V::fmadd(x, y, sum); }
 
+  // A call of memcpy costs more than the few vectors of a row; the last one overlaps the one before.
+  static ATTENTION_INLINE void copy_row(const float* source, int64_t size, float* dst) {
+    if (size < V::kWidth) {
+      std::memcpy(dst, source, static_cast<size_t>(size) * sizeof(float));
+      return;
+    }
+    for (int64_t c = 0; c + V::kWidth < size; c += V::kWidth) V::store(dst + c, V::load(source + c));
+    V::store(dst + size - V::kWidth, V::load(source + size - V::kWidth));
+  }
+
   // dst[row][size]
   static void pack_rows(const Rows& rows, float* dst, int64_t dst_row) {
     for (int64_t i = 0; i < rows.count; ++i) {
       const void* source = element_at(rows.data, rows.type, i * rows.stride);
       if (rows.type == AttentionType::f32) {
-        std::memcpy(dst + i * dst_row, source, static_cast<size_t>(rows.size) * sizeof(float));
+        copy_row(static_cast<const float*>(source), rows.size, dst + i * dst_row);
       } else {
         V::widen(static_cast<const uint16_t*>(source), rows.type, rows.size, dst + i * dst_row);
       }

@@ -55,6 +55,9 @@ struct Portable {
   static ATTENTION_INLINE F min(const F& x, const F& y) {
     return each([&](int i) { return x.lane[i] < y.lane[i] ? x.lane[i] : y.lane[i]; });
   }
+  static ATTENTION_INLINE F where_greater(const F& x, const F& y, const F& yes, const F& no) {
+    return each([&](int i) { return x.lane[i] > y.lane[i] ? yes.lane[i] : no.lane[i]; });
+  }
   static ATTENTION_INLINE bool any_not_equal(const F& x, const F& y) {
     bool any = false;
     for (int i = 0; i < kWidth; ++i) any |= !(x.lane[i] == y.lane[i]);

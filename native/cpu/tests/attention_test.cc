@@ -404,6 +404,25 @@ void test_bias() {
   expect_near(s.dv.get(), truth.dv, 4e-6, describe(c) + " left padding dv");
 }
 
+// Scores that climb from block to block of keys, by little (the running maximum is left behind) and by much (it is raised each time).
+void test_climbing() {
+  for (AttentionType type : kTypes) {
+    for (float step : {0.002f, 0.03f, 0.1f, -0.03f}) {
+      const Case c = {2, 1, 70, 400, 40, 40, type, Layout::tokens, Bias::per_key};
+      Setup s(c);
+      for (size_t j = 0; j < s.bias.size(); ++j) s.bias[j] = step * static_cast<float>(j % 400);
+      const Truth truth = reference(s, true);
+      attention_forward(s.p, 1);
+      const Limits limit = limits(type);
+      const std::string what = describe(c) + " climbing by " + std::to_string(step);
+      expect_near(s.out.get(), truth.out, limit.out, what + " out");
+      expect_near(s.lse, truth.lse, limit.lse, what + " lse");
+      attention_backward(s.p, s.g, 1);
+      expect_near(s.dv.get(), truth.dv, limit.gradient, what + " dv");
+    }
+  }
+}
+
 void test_scale() {
   for (AttentionType type : kTypes) {
     for (float scale : {-0.2f, 1.0f, 1e-3f}) {
@@ -527,6 +546,7 @@ int main() {
     test_sizes();
     test_bias();
     test_scale();
+    test_climbing();
     test_non_finite();
     test_partial_gradients();
     test_empty();
