@@ -111,6 +111,20 @@ void linear_layer(DType type, int64_t rows, int64_t in, int64_t out, const char*
   std::fflush(stdout);
 }
 
+/// The three projections of self-attention: as three layers, as one layer three times as wide, and packed.
+void projections(DType type, int64_t rows, int64_t width) {
+  const double work = 6.0 * rows * width * width / 1e9;
+  Tensor x = random(type, {1, rows, width}), wide = random(type, {width, 3 * width});
+  Tensor w[] = {random(type, {width, width}), random(type, {width, width}), random(type, {width, width})};
+  const auto none = [](Attributes&) {};
+  double apart = 0;
+  for (const Tensor& each : w) apart += run_kernel("Linear", {x, each}, none);
+  const double whole = run_kernel("Linear", {x, wide}, none), packed = run_kernel("PackedQkv", {x, w[0], w[1], w[2]}, none);
+  std::printf("qkv %-8s %5ld %4ld: three layers %6.1f  one wide layer %6.1f  packed %6.1f  ratio to the wide one %.3f\n", name_of(type),
+              (long)rows, (long)width, work / apart, work / whole, work / packed, whole / packed);
+  std::fflush(stdout);
+}
+
 void norm(DType type, int64_t size, int64_t channels) {
   Tensor x = random(type, {2, size, size, channels}), g = random(DType::f32, {channels});
   const double seconds = run_kernel("GroupNorm", {x, g, g}, [](Attributes& a) {
@@ -154,6 +168,8 @@ int main(int argc, char** argv) {
       linear_layer(type, 128, 1280, 1280, "linear", true);
       linear_layer(type, 2, 1280, 1280, "silu", false);
     }
+    if (wants("qkv"))
+      for (int64_t level = 0; level < 4; ++level) projections(type, 8192 >> (2 * level), std::min<int64_t>(1280, 320 << level));
     if (wants("norm"))
       for (const auto& shape : {std::make_pair(64, 320), std::make_pair(32, 640), std::make_pair(16, 1280), std::make_pair(64, 960)})
         norm(type, shape.first, shape.second);

@@ -226,7 +226,7 @@ class Key {
 
 /// Weights in the format of a primitive.
 struct Packed : PackedWeights {
-  /// What the packing was made for: 'c' convolution, 'm' matrix product, 'u' upsampling convolution.
+  /// What the packing was made for: 'c' convolution, 'm' matrix product, 't' three matrices together, 'u' upsampling convolution.
   char kind;
   /// Type of the weights and of the products. Where they differ the weights lie in the order of the wider format and
   /// are widened for each use.

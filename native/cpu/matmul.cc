@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/kernel.h"
@@ -59,19 +60,25 @@ double size_of_product(int64_t rows, int64_t in, int64_t columns) {
   return static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(columns);
 }
 
-/// A product on operands of the compute type; `residual` may be null. Returns the packed numbers that it used.
-BufferPtr multiply(const Product& p, const void* x, const Tensor& weights, const Tensor& bias, const void* residual, void* y) {
+/// A product on operands of the compute type and on packed weights; `bias` and `residual` may be null.
+void multiply_packed(const Product& p, const Ready& ready, const void* x, const void* weights, const void* bias, const void* residual,
+                     void* y) {
   const ThreadsFor threads(size_of_product(p.rows, p.in, p.columns));
+  Arguments arguments{{DNNL_ARG_SRC, memory(ready.source, x)},
+                      {DNNL_ARG_WEIGHTS, memory(ready.weights, weights)},
+                      {DNNL_ARG_DST, memory(ready.output, y)}};
+  if (p.bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({1, p.columns}, DType::f32, Tag::ab), bias));
+  if (p.epilogue.residual) arguments.emplace(p.epilogue.residual_argument(), memory(ready.output, residual));
+  execute(ready.primitive, ready.scratch, arguments);
+}
+
+/// The same, packing the weights first where they are not. Returns the packed numbers that it used.
+BufferPtr multiply(const Product& p, const void* x, const Tensor& weights, const Tensor& bias, const void* residual, void* y) {
   // Weights packed before decide the format; a primitive for another number of rows mostly likes the same one.
   const auto ready = prepare(p, packed_format(weights, 'm'));
   const auto packed = pack(weights, 'm', p.type, desc({p.in, p.columns}, p.type, Tag::ab), ready->weights);
   const BufferPtr numbers = packed->numbers(0);
-  Arguments arguments{{DNNL_ARG_SRC, memory(ready->source, x)},
-                      {DNNL_ARG_WEIGHTS, memory(ready->weights, numbers->data())},
-                      {DNNL_ARG_DST, memory(ready->output, y)}};
-  if (p.bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({1, p.columns}, DType::f32, Tag::ab), bias.raw()));
-  if (p.epilogue.residual) arguments.emplace(p.epilogue.residual_argument(), memory(ready->output, residual));
-  execute(ready->primitive, ready->scratch, arguments);
+  multiply_packed(p, *ready, x, numbers->data(), bias ? bias.raw() : nullptr, residual, y);
   return numbers;
 }
 
@@ -141,6 +148,40 @@ void linear_kernel(Call& call) {
   linear(x, weight, bias, residual, activation, y);
 }
 
+/// inputs x, wq, wk, wv, bq?, bk?, bv?: x [wq, wk, wv] + [bq, bk, bv], the three results side by side.
+void packed_qkv(Call& call) {
+  const Tensor& x = call.input(0);
+  const std::array<Tensor, 3> weights{call.input(1), call.input(2), call.input(3)};
+  require(is_float(x.dtype()) && x.shape.rank >= 1, "expects x [..., in] of type float32");
+  const Shape expected{x.shape[-1], weights[0].shape[-1]};
+  const int64_t in = expected[0], inner = expected[1];
+  const bool biased = static_cast<bool>(call.optional(4));
+  Tensor offsets = biased ? Tensor::empty(DType::f32, {3 * inner}) : Tensor();
+  for (int i = 0; i < 3; ++i) {
+    const Tensor &w = weights[i], &b = call.optional(4 + i);
+    require(is_float(w.dtype()) && w.shape == expected, "weight ", i, " needs shape ", expected.text(), ", got ", w.shape.text());
+    require(w.dtype() == weights[0].dtype(), "weights are of types ", name_of(weights[0].dtype()), " and ", name_of(w.dtype()));
+    require(static_cast<bool>(b) == biased, "expects three biases or none");
+    require(!b || (is_float(b.dtype()) && b.elements() == inner), "bias ", i, " needs ", inner, " numbers");
+    if (b) convert(b.dtype(), b.raw(), DType::f32, offsets.mutable_data<float>() + i * inner, inner);
+  }
+  Shape shape = x.shape;
+  shape[-1] = 3 * inner;
+  Tensor& y = call.output(x.dtype(), shape);
+  if (y.elements() == 0) return;
+  require(in > 0, "needs at least one input feature");
+
+  const DType type = compute_type(weights[0].dtype());
+  const DType output_type = y.dtype() == DType::bf16 && type == DType::bf16 ? DType::bf16 : DType::f32;
+  const Tensor source = as_type(x, type);
+  Tensor output = output_type == y.dtype() ? y : Tensor::empty(output_type, shape);
+  const Product product{x.elements() / in, in, 3 * inner, type, output_type, biased, {}};
+  const auto ready = prepare(product, packed_together_format(weights));
+  const BufferPtr numbers = pack_together(weights, type, ready->weights)->numbers(0);
+  multiply_packed(product, *ready, source.raw(), numbers->data(), biased ? offsets.raw() : nullptr, nullptr, output.mutable_raw());
+  if (output_type != y.dtype()) convert(output_type, output.raw(), y.dtype(), y.mutable_raw(), y.elements());
+}
+
 /// a [batch or 1, M, K] x b [batch or 1, K, N], either transposed; batch dimensions were merged by the caller.
 void batch_matmul(Call& call) {
   const Tensor &a = call.input(0), &b = call.input(1), &bias = call.optional(2);
@@ -188,6 +229,7 @@ void batch_matmul(Call& call) {
 
 void register_matmul(Registry& registry) {
   registry.add("Linear", linear_kernel);
+  registry.add("PackedQkv", packed_qkv);
   registry.add("BatchMatMul", batch_matmul);
 }
 

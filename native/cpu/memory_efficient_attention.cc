@@ -1,4 +1,5 @@
-#include <cmath>
+#include <array>
+#include <type_traits>
 
 #include "core/kernel.h"
 #include "cpu/attention.h"
@@ -13,10 +14,21 @@ using tfjs_diffusers::AttentionProblem;
 using tfjs_diffusers::AttentionStrides;
 using tfjs_diffusers::AttentionType;
 
-/// Sizes and strides of q, k, v: rank 4 [B,H,N,d] or tokens [B,N,H*d] with the number of heads as attribute.
+/// Sizes and strides of q, k, v: rank 4 [B,H,N,d], tokens [B,N,H*d] or packed tokens [B,N,3*H*d]; with the number of heads as
+/// attribute where the shape does not tell.
 struct Layout {
-  bool tokens;
+  bool tokens, packed = false;
   int64_t batch, heads, queries, keys, head_size, value_size;
+
+  Layout(const Tensor& qkv, const Attributes& attributes) : tokens(true), packed(true) {
+    require(is_float(qkv.dtype()) && qkv.shape.rank == 3, "expects q, k and v side by side, [B,N,3*H*d], of type float32");
+    heads = attributes.integer("heads");
+    require(heads > 0, "heads must be positive, got ", heads);
+    require(qkv.shape[2] % (3 * heads) == 0, qkv.shape[2], " channels are not three times ", heads, " heads");
+    batch = qkv.shape[0];
+    queries = keys = qkv.shape[1];
+    head_size = value_size = qkv.shape[2] / (3 * heads);
+  }
 
   Layout(const Tensor& q, const Tensor& k, const Tensor& v, const Attributes& attributes) {
     const Shape &qs = q.shape, &ks = k.shape, &vs = v.shape;
@@ -37,7 +49,12 @@ struct Layout {
     require(ks[-1] == qs[-1], "q and k differ in head size");
     require(vs[-2] == keys, "k has ", keys, " tokens and v ", vs[-2]);
   }
+  /// Of q, k or v.
   AttentionStrides strides(int64_t count, int64_t size) const {
+    return packed ? AttentionStrides{count * 3 * heads * size, size, 3 * heads * size} : dense(count, size);
+  }
+  /// Of the output.
+  AttentionStrides dense(int64_t count, int64_t size) const {
     return tokens ? tfjs_diffusers::attention_strides_tokens(heads, count, size)
                   : tfjs_diffusers::attention_strides_bhnd(heads, count, size);
   }
@@ -50,18 +67,31 @@ AttentionType attention_type(DType type) {
   return type == DType::f32 ? AttentionType::f32 : type == DType::bf16 ? AttentionType::bf16 : AttentionType::f16;
 }
 
-AttentionProblem describe(const Layout& l, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
-                          const Attributes& attributes) {
+/// Numbers of q, k and v.
+struct Operands {
+  const void *q, *k, *v;
+};
+
+/// The three that lie side by side in packed tokens.
+template <typename T>
+std::array<T*, 3> side_by_side(const Layout& l, DType type, T* qkv) {
+  using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+  Byte* bytes = static_cast<Byte*>(qkv);
+  const int64_t step = l.heads * l.head_size * static_cast<int64_t>(size_of(type));
+  return {bytes, bytes + step, bytes + 2 * step};
+}
+
+AttentionProblem describe(const Layout& l, DType type, const Operands& operands, const Tensor& bias, const Attributes& attributes) {
   AttentionProblem p;
-  p.type = attention_type(q.dtype());
+  p.type = attention_type(type);
   p.batch = l.batch, p.heads = l.heads, p.queries = l.queries, p.keys = l.keys;
   p.head_size = l.head_size, p.value_size = l.value_size;
   p.scale = static_cast<float>(attributes.number("scale"));
-  p.q = q.raw(), p.k = k.raw(), p.v = v.raw();
+  p.q = operands.q, p.k = operands.k, p.v = operands.v;
   p.q_strides = l.strides(l.queries, l.head_size);
   p.k_strides = l.strides(l.keys, l.head_size);
   p.v_strides = l.strides(l.keys, l.value_size);
-  p.out_strides = l.strides(l.queries, l.value_size);
+  p.out_strides = l.dense(l.queries, l.value_size);
   if (bias) {
     const Shape full{l.batch, l.heads, l.queries, l.keys};
     require(bias.shape.rank <= 4, "bias has more than 4 dimensions");
@@ -78,19 +108,49 @@ AttentionProblem describe(const Layout& l, const Tensor& q, const Tensor& k, con
   return p;
 }
 
+void run_forward(Call& call, const Layout& l, DType type, const Operands& operands, const Tensor& given_bias) {
+  const Tensor bias = given_bias ? as_type(given_bias, DType::f32) : Tensor();
+  Tensor out = Tensor::empty(type, l.shape(l.queries, l.value_size));
+  Tensor lse = Tensor::empty(DType::f32, {l.batch, l.heads, l.queries});
+  AttentionProblem problem = describe(l, type, operands, bias, call.attributes);
+  problem.out = out.mutable_raw();
+  problem.lse = lse.mutable_data<float>();
+  tfjs_diffusers::attention_forward(problem);
+  call.outputs = {out, lse};
+}
+
+/// What the backward pass reads beside q, k and v.
+struct Saved {
+  Tensor dy, out, lse, bias;
+
+  Saved(const Call& call, const Layout& l, DType type, const Tensor& given_out, const Tensor& given_lse, const Tensor& given_bias)
+      : dy(as_type(call.input(0), type)), out(as_type(given_out, type)), lse(as_type(given_lse, DType::f32)),
+        bias(given_bias ? as_type(given_bias, DType::f32) : Tensor()) {
+    require(out.shape == l.shape(l.queries, l.value_size) && dy.shape == out.shape, "dy and out need shape ",
+            l.shape(l.queries, l.value_size).text());
+    require(lse.elements() == l.batch * l.heads * l.queries, "lse needs one number per query");
+  }
+};
+
+void run_backward(const Layout& l, DType type, const Operands& operands, const Saved& saved, const std::array<void*, 3>& gradients_of,
+                  const Attributes& attributes) {
+  AttentionProblem problem = describe(l, type, operands, saved.bias, attributes);
+  problem.out = const_cast<void*>(saved.out.raw());
+  problem.lse = const_cast<float*>(saved.lse.data<float>());
+  AttentionGradients gradients;
+  gradients.dy = saved.dy.raw();
+  gradients.dq = gradients_of[0], gradients.dk = gradients_of[1], gradients.dv = gradients_of[2];
+  gradients.dy_strides = problem.out_strides;
+  gradients.dq_strides = problem.q_strides, gradients.dk_strides = problem.k_strides, gradients.dv_strides = problem.v_strides;
+  tfjs_diffusers::attention_backward(problem, gradients);
+}
+
 /// inputs q, k, v, bias?
 void forward(Call& call) {
   const Tensor& q = call.input(0);
   const Layout l(q, call.input(1), call.input(2), call.attributes);
   const Tensor k = as_type(call.input(1), q.dtype()), v = as_type(call.input(2), q.dtype());
-  const Tensor bias = call.optional(3) ? as_type(call.optional(3), DType::f32) : Tensor();
-  Tensor out = Tensor::empty(q.dtype(), l.shape(l.queries, l.value_size));
-  Tensor lse = Tensor::empty(DType::f32, {l.batch, l.heads, l.queries});
-  AttentionProblem problem = describe(l, q, k, v, bias, call.attributes);
-  problem.out = out.mutable_raw();
-  problem.lse = lse.mutable_data<float>();
-  tfjs_diffusers::attention_forward(problem);
-  call.outputs = {out, lse};
+  run_forward(call, l, q.dtype(), {q.raw(), k.raw(), v.raw()}, call.optional(3));
 }
 
 /// inputs dy, q, k, v, out, lse, bias?
@@ -98,23 +158,31 @@ void backward(Call& call) {
   const Tensor& q = call.input(1);
   const Layout l(q, call.input(2), call.input(3), call.attributes);
   const DType type = q.dtype();
-  const Tensor dy = as_type(call.input(0), type), k = as_type(call.input(2), type), v = as_type(call.input(3), type);
-  const Tensor out = as_type(call.input(4), type), lse = as_type(call.input(5), DType::f32);
-  const Tensor bias = call.optional(6) ? as_type(call.optional(6), DType::f32) : Tensor();
-  require(out.shape == l.shape(l.queries, l.value_size) && dy.shape == out.shape, "dy and out need shape ",
-          l.shape(l.queries, l.value_size).text());
-  require(lse.elements() == l.batch * l.heads * l.queries, "lse needs one number per query");
+  const Tensor k = as_type(call.input(2), type), v = as_type(call.input(3), type);
+  const Saved saved(call, l, type, call.input(4), call.input(5), call.optional(6));
   Tensor dq = Tensor::empty(type, q.shape), dk = Tensor::empty(type, k.shape), dv = Tensor::empty(type, v.shape);
-  AttentionProblem problem = describe(l, q, k, v, bias, call.attributes);
-  problem.out = const_cast<void*>(out.raw());
-  problem.lse = const_cast<float*>(lse.data<float>());
-  AttentionGradients gradients;
-  gradients.dy = dy.raw();
-  gradients.dq = dq.mutable_raw(), gradients.dk = dk.mutable_raw(), gradients.dv = dv.mutable_raw();
-  gradients.dy_strides = problem.out_strides;
-  gradients.dq_strides = problem.q_strides, gradients.dk_strides = problem.k_strides, gradients.dv_strides = problem.v_strides;
-  tfjs_diffusers::attention_backward(problem, gradients);
+  run_backward(l, type, {q.raw(), k.raw(), v.raw()}, saved, {dq.mutable_raw(), dk.mutable_raw(), dv.mutable_raw()}, call.attributes);
   call.outputs = {dq, dk, dv};
+}
+
+/// inputs qkv, bias?
+void packed_forward(Call& call) {
+  const Tensor& qkv = call.input(0);
+  const Layout l(qkv, call.attributes);
+  const auto [q, k, v] = side_by_side(l, qkv.dtype(), qkv.raw());
+  run_forward(call, l, qkv.dtype(), {q, k, v}, call.optional(1));
+}
+
+/// inputs dy, qkv, out, lse, bias?
+void packed_backward(Call& call) {
+  const Tensor& qkv = call.input(1);
+  const Layout l(qkv, call.attributes);
+  const DType type = qkv.dtype();
+  const auto [q, k, v] = side_by_side(l, type, qkv.raw());
+  const Saved saved(call, l, type, call.input(2), call.input(3), call.optional(4));
+  Tensor dqkv = Tensor::empty(type, qkv.shape);
+  run_backward(l, type, {q, k, v}, saved, side_by_side(l, type, dqkv.mutable_raw()), call.attributes);
+  call.outputs = {dqkv};
 }
 
 }  // namespace
@@ -122,6 +190,8 @@ void backward(Call& call) {
 void register_attention(Registry& registry) {
   registry.add("MemoryEfficientAttention", forward);
   registry.add("MemoryEfficientAttentionGrad", backward);
+  registry.add("MemoryEfficientAttentionPacked", packed_forward);
+  registry.add("MemoryEfficientAttentionPackedGrad", packed_backward);
 }
 
 }  // namespace td

@@ -1,5 +1,7 @@
 #include "cpu/packed.h"
 
+#include <cstring>
+
 #include "cpu/convert.h"
 
 namespace td::onednn {
@@ -64,6 +66,70 @@ std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, DType compu
   storage.packed = packed;
   if (storage.weight) storage.plain.reset();
   return packed;
+}
+
+namespace {
+
+/// One of three matrices that are packed as one.
+struct PackedTogether : PackedWeights {
+  std::shared_ptr<const Packed> whole;
+  int index;
+
+  PackedTogether(std::shared_ptr<const Packed> w, int i) : whole(std::move(w)), index(i) {}
+
+  void unpack(void* plain) const override {
+    const Dims dims = whole->parts[0].plain.dims();
+    const size_t row = static_cast<size_t>(dims[1]) * size_of(whole->stored), part = row / 3;
+    Buffer all(static_cast<size_t>(dims[0]) * row);
+    whole->unpack(all.data());
+    for (int64_t i = 0; i < dims[0]; ++i) {
+      std::memcpy(static_cast<char*>(plain) + i * part, static_cast<const char*>(all.data()) + i * row + index * part, part);
+    }
+  }
+};
+
+std::shared_ptr<const Packed> packed_together(const std::array<Tensor, 3>& weights) {
+  std::shared_ptr<const Packed> whole;
+  for (int i = 0; i < 3; ++i) {
+    const auto* one = dynamic_cast<const PackedTogether*>(weights[i].storage->packed.get());
+    if (!one || one->index != i || (whole && one->whole != whole)) return nullptr;
+    whole = one->whole;
+  }
+  return whole;
+}
+
+}  // namespace
+
+const Desc* packed_together_format(const std::array<Tensor, 3>& weights) {
+  const auto whole = packed_together(weights);
+  return whole ? &whole->parts[0].packed : nullptr;
+}
+
+std::shared_ptr<const Packed> pack_together(const std::array<Tensor, 3>& weights, DType computed, const Desc& wanted) {
+  const int64_t in = weights[0].shape[0], out = weights[0].shape[1];
+  const Desc plain = desc({in, 3 * out}, computed, Tag::ab);
+  if (auto whole = packed_together(weights); whole && whole->parts[0].packed == wanted && whole->parts[0].plain == plain) return whole;
+  const size_t part = static_cast<size_t>(out) * size_of(computed);
+  Buffer all(static_cast<size_t>(in) * 3 * part);
+  for (int i = 0; i < 3; ++i) {
+    const Tensor numbers = as_type(weights[i], computed);
+    const char* from = numbers.data<char>();
+    for (int64_t row = 0; row < in; ++row) {
+      std::memcpy(static_cast<char*>(all.data()) + (row * 3 + i) * part, from + row * part, part);
+    }
+  }
+  const bool kept = !weights[0].storage->weight;
+  auto whole = std::make_shared<Packed>();
+  whole->kind = 't';
+  whole->stored = weights[0].dtype();
+  whole->computed = computed;
+  pack_part(*whole, plain, all.data(), wanted, kept ? Purpose::work : Purpose::weights);
+  for (int i = 0; i < 3; ++i) {
+    Storage& storage = *weights[i].storage;
+    storage.packed = std::make_shared<PackedTogether>(whole, i);
+    if (storage.weight) storage.plain.reset();
+  }
+  return whole;
 }
 
 }  // namespace td::onednn

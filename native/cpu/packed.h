@@ -1,4 +1,6 @@
 #pragma once
+#include <array>
+
 #include "cpu/dnnl_api.h"
 
 namespace td::onednn {
@@ -12,5 +14,12 @@ void pack_part(Packed& packed, const Desc& plain, const void* numbers, const Des
 
 /// The format that `weights` was packed to for that kind, or null.
 const Desc* packed_format(const Tensor& weights, char kind);
+
+/// Three matrices [in, out] of one type as one [in, 3 out], packed to the format asked for; each of the three storages keeps it in
+/// the place of its own packed form, and drops its plain numbers when it is marked as weight.
+std::shared_ptr<const Packed> pack_together(const std::array<Tensor, 3>& weights, DType computed, const Desc& wanted);
+
+/// The format that the three were packed to together, or null.
+const Desc* packed_together_format(const std::array<Tensor, 3>& weights);
 
 }  // namespace td::onednn

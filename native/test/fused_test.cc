@@ -13,13 +13,14 @@ double bound(DType type) { return type == DType::f32 ? 3e-6 : type == DType::bf1
 double gelu(double x) { return 0.5 * x * (1 + std::erf(x * std::sqrt(0.5))); }
 
 std::vector<float> naive_linear(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual, const std::string& act) {
-  const std::vector<float> xs = floats(x), ws = floats(w), bs = floats(b), rs = residual ? floats(residual) : std::vector<float>();
+  const auto given = [](const Tensor& tensor) { return tensor ? floats(tensor) : std::vector<float>(); };
+  const std::vector<float> xs = floats(x), ws = floats(w), bs = given(b), rs = given(residual);
   const int64_t in = w.shape[0], out = w.shape[1], rows = x.elements() / in, width = act == "geglu" ? out / 2 : out;
   std::vector<float> y(rows * width);
   std::vector<double> h(out);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < out; ++c) {
-      h[c] = bs[c];
+      h[c] = bs.empty() ? 0 : bs[c];
       for (int64_t k = 0; k < in; ++k) h[c] += static_cast<double>(xs[r * in + k]) * ws[k * out + c];
     }
     for (int64_t c = 0; c < width; ++c) {
@@ -87,6 +88,47 @@ TEST(linear_equals_the_definition) {
         // Packed weights still give their numbers.
         CHECK(floats(w).size() == static_cast<size_t>(in * out));
       }
+    }
+  }
+}
+
+TEST(packed_qkv_equals_three_layers) {
+  for (DType type : {DType::f32, DType::bf16, DType::f16}) {
+    for (int round = 0; round < 12; ++round) {
+      const int64_t rows = random_integer(1, 40), in = random_integer(1, 150), out = round % 4 ? random_integer(1, 90) : 64;
+      const bool biased = round % 2, marked = round % 3 == 0;
+      const Tensor x = random_tensor({rows, in}, type);
+      std::vector<Tensor> inputs{x};
+      std::vector<std::vector<float>> expected, before;
+      for (int i = 0; i < 3; ++i) inputs.push_back(random_tensor({in, out}, type, 0.2f));
+      for (int i = 0; i < 3 && biased; ++i) inputs.push_back(random_tensor({out}, type));
+      for (int i = 0; i < 3; ++i) {
+        const Tensor& w = inputs[1 + i];
+        w.storage->weight = marked;
+        before.push_back(floats(w));
+        const Tensor copy(std::make_shared<Storage>(*w.storage), w.shape);
+        expected.push_back(naive_linear(x, copy, biased ? inputs[4 + i] : Tensor(), Tensor(), "linear"));
+      }
+      for (int again = 0; again < 2; ++again) {
+        const std::vector<float> y = floats(run("PackedQkv", inputs)[0]);
+        for (int i = 0; i < 3; ++i) {
+          std::vector<float> part;
+          for (int64_t row = 0; row < rows; ++row) {
+            part.insert(part.end(), y.begin() + (row * 3 + i) * out, y.begin() + (row * 3 + i + 1) * out);
+          }
+          CHECK_CLOSE(part, expected[i], bound(type));
+        }
+      }
+      // Taken back one by one, in any order, and together again.
+      for (int i : {2, 0, 1}) {
+        const Tensor w(inputs[1 + i].storage, inputs[1 + i].shape);
+        CHECK(!marked || !w.storage->plain);
+        CHECK(floats(w) == before[i]);
+        const Tensor y = run("Linear", {x, w, biased ? inputs[4 + i] : Tensor()})[0];
+        CHECK_CLOSE(floats(y), expected[i], bound(type));
+      }
+      CHECK(run("PackedQkv", inputs)[0].elements() == rows * 3 * out);
+      for (int i = 0; i < 3; ++i) CHECK(floats(Tensor(inputs[1 + i].storage, inputs[1 + i].shape)) == before[i]);
     }
   }
 }

@@ -80,6 +80,16 @@ TEST(errors_name_kernel_and_inputs) {
   CHECK(message == "[Conv2dFused] filter expects 640 input channels, got 320 (inputs: float32[1,4,4,320], float32[3,3,640,8])");
 }
 
+TEST(gradients_of_resizing_check_their_sizes) {
+  const auto message = [](const Shape& images, const Shape& dy) {
+    return failure([&] { run("ResizeNearestNeighborGrad", {random_tensor(images), random_tensor(dy)}); });
+  };
+  CHECK(message({1, 2, 2, 3}, {1, 4, 4, 3}).empty());
+  CHECK(message({2, 2, 2, 3}, {1, 4, 4, 3}).find("differs from images") != std::string::npos);
+  CHECK(message({1, 2, 2, 3}, {1, 4, 4, 2}).find("differs from images") != std::string::npos);
+  CHECK(message({1, 0, 2, 3}, {1, 4, 4, 3}).find("empty image") != std::string::npos);
+}
+
 TEST(a_limit_below_need_leaves_everything_usable) {
   MemoryPool& pool = MemoryPool::instance();
   const Tensor x = random_tensor({256, 256}), w = random_tensor({256, 256});

@@ -1,6 +1,7 @@
 import type { Tensor3D } from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
 import { Linear, type Weights } from '../nn/index.js';
+import { packedQkv } from '../ops/index.js';
 
 export interface AttentionConfig {
   /** Channels of the hidden states. */
@@ -41,6 +42,15 @@ export class AttentionProjections {
     this.heads = heads;
     this.dimHead = dimHead;
     this.scale = 1 / Math.sqrt(dimHead);
+  }
+
+  /** Queries, keys and values of self-attention side by side: [B, N, C] -> [B, N, 3 * heads * dimHead]. */
+  queriesKeysAndValues(hiddenStates: Tensor3D): Tensor3D {
+    const { toQ, toK, toV } = this;
+    const weights = { q: toQ.weight.value, k: toK.weight.value, v: toV.weight.value };
+    const bias =
+      toQ.bias && toK.bias && toV.bias ? { q: toQ.bias.value, k: toK.bias.value, v: toV.bias.value } : undefined;
+    return packedQkv(hiddenStates, weights, { bias }) as Tensor3D;
   }
 
   /** Keys and values of a context [B, Nk, C]: each [B, Nk, heads * dimHead]. */

@@ -54,15 +54,24 @@ export class CrossAttention {
    */
   forward(hiddenStates: Tensor3D, inputs: AttentionInputs = {}): Tensor3D {
     const { encoderHiddenStates, bias, residual, cache } = inputs;
-    const { projections } = this;
     return tf.tidy(() => {
-      const q = projections.toQ.forward(hiddenStates);
-      const { k, v } =
-        cache && encoderHiddenStates
-          ? cache.get(projections, encoderHiddenStates)
-          : projections.keysAndValues(encoderHiddenStates ?? hiddenStates);
-      return projections.toOut.forward(this.attend(q, k, v, bias), { residual });
+      const attended = encoderHiddenStates
+        ? this.attendToContext(hiddenStates, encoderHiddenStates, bias, cache)
+        : this.attendToSelf(hiddenStates, bias);
+      return this.projections.toOut.forward(attended, { residual });
     });
+  }
+
+  private attendToContext(x: Tensor3D, context: Tensor3D, bias?: Tensor, cache?: KeyValueCache): Tensor3D {
+    const { projections } = this;
+    const q = projections.toQ.forward(x);
+    const { k, v } = cache ? cache.get(projections, context) : projections.keysAndValues(context);
+    return this.attend(q, k, v, bias);
+  }
+
+  /** Self-attention before the output projection: [B, N, C] -> [B, N, heads * d]. */
+  attendToSelf(x: Tensor3D, bias?: Tensor): Tensor3D {
+    return this.attendToContext(x, x, bias);
   }
 
   /**

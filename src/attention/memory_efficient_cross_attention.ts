@@ -2,7 +2,7 @@ import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 import { defaultBlocks } from '../ops/attention_blocks.js';
 import { computesByHead } from '../ops/attention_by_head.js';
 import { hasKernel } from '../ops/fused.js';
-import { type Implementation, memoryEfficientAttentionTokens } from '../ops/index.js';
+import { type Implementation, memoryEfficientAttentionPacked, memoryEfficientAttentionTokens } from '../ops/index.js';
 import type { AttentionProjections } from './attention_projections.js';
 import { type AttentionClassOptions, CrossAttention } from './cross_attention.js';
 import type { AttentionName } from './options.js';
@@ -22,6 +22,17 @@ export class MemoryEfficientCrossAttention extends CrossAttention {
   constructor(projections: AttentionProjections, options: AttentionClassOptions = {}) {
     super(projections, options);
     this.attentionOp = options.attentionOp ?? 'auto';
+  }
+
+  /** With the kernel, q, k and v are one product and one tensor, which the kernel reads as it lies. */
+  override attendToSelf(x: Tensor3D, bias?: Tensor): Tensor3D {
+    if (this.attentionOp === 'composed' || !hasFusedAttention()) {
+      return super.attendToSelf(x, bias);
+    }
+    const { projections } = this;
+    const { heads, scale } = projections;
+    this.taken = this.attentionName;
+    return memoryEfficientAttentionPacked(projections.queriesKeysAndValues(x), heads, { scale, bias });
   }
 
   override attend(q: Tensor3D, k: Tensor3D, v: Tensor3D, bias?: Tensor): Tensor3D {

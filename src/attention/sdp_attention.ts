@@ -32,6 +32,15 @@ export class SdpAttention extends CrossAttention {
     return out;
   }
 
+  override attendToSelf(x: Tensor3D, bias?: Tensor): Tensor3D {
+    if (!hasFusedAttention()) {
+      return super.attendToSelf(x, bias);
+    }
+    const out = this.blocks.attendToSelf(x, bias);
+    this.taken = this.blocks.taken;
+    return out;
+  }
+
   override requiredBytes(shape: AttentionShape): number {
     return this.choose(shape).requiredBytes(shape);
   }

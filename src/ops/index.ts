@@ -14,5 +14,7 @@ export {
   memoryEfficientAttention,
   memoryEfficientAttentionTokens,
 } from './memory_efficient_attention.js';
+export { memoryEfficientAttentionPacked } from './packed_attention.js';
+export { type PackedQkvOptions, packedQkv } from './packed_qkv.js';
 export { resizeNearest, upsampleNearest2x } from './resize_nearest.js';
 export { type TimestepEmbeddingOptions, timestepEmbedding } from './timestep_embedding.js';

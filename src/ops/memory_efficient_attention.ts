@@ -7,6 +7,7 @@ import { backwardByHead, computesByHead, forwardByHead } from './attention_by_he
 import { attentionForward } from './attention_forward.js';
 import { type Implementation, useKernel } from './fused.js';
 import { mergeHeads, splitHeads } from './heads.js';
+import { withSavedOutputs } from './saved_outputs.js';
 
 const KERNEL = 'MemoryEfficientAttention';
 const GRADIENT_KERNEL = 'MemoryEfficientAttentionGrad';
@@ -106,31 +107,13 @@ function checkShapes(q: Tensor4D, k: Tensor4D, v: Tensor4D, bias?: Tensor): void
 
 type Operands = { q: Tensor; k: Tensor; v: Tensor; bias?: Tensor; scale: number };
 
-/** tf.customGrad over q, k, v and, when given, the bias; `gradients` gets what `forward` returned as second item. */
-function withGradient(
-  { q, k, v, bias }: Operands,
-  forward: (inputs: Tensor[]) => [Tensor, Tensor],
-  gradients: (dy: Tensor, inputs: Tensor[], out: Tensor, lse: Tensor) => Tensor[],
-): Tensor {
-  const count = bias ? 4 : 3;
-  const f = tf.customGrad((...args) => {
-    const inputs = args.slice(0, count) as Tensor[];
-    const save = args[count] as unknown as tf.GradSaveFunc;
-    const [out, lse] = forward(inputs);
-    save([...inputs, out, lse]);
-    return {
-      value: out,
-      gradFunc: (dy: Tensor, saved: Tensor[]) => gradients(dy, saved.slice(0, count), saved[count]!, saved[count + 1]!),
-    };
-  });
-  return tf.tidy(() => f(q, k, v, ...(bias ? [bias4d(bias)] : [])));
-}
+const tensorsOf = ({ q, k, v, bias }: Operands) => [q, k, v, ...(bias ? [bias4d(bias)] : [])];
 
 function kernelAttention(operands: Operands, heads: number): Tensor {
   const attrs = { scale: operands.scale, heads };
   const named = ([q, k, v, bias]: Tensor[]) => (bias ? { q, k, v, bias } : { q, k, v }) as NamedTensorMap;
-  return withGradient(
-    operands,
+  return withSavedOutputs(
+    tensorsOf(operands),
     (inputs) => tf.engine().runKernel(KERNEL, named(inputs), attrs) as unknown as [Tensor, Tensor],
     (dy, inputs, out, lse) => {
       const all = { ...named(inputs), dy, out, lse } as NamedTensorMap;
@@ -150,8 +133,8 @@ function kernelAttention(operands: Operands, heads: number): Tensor {
 function composedAttention(operands: Operands, blocks?: AttentionBlocks): Tensor4D {
   const named = ([q, k, v, bias]: Tensor[]) => ({ q, k, v, bias, scale: operands.scale }) as AttentionInputs;
   const byHead = computesByHead(operands.bias !== undefined);
-  return withGradient(
-    operands,
+  return withSavedOutputs(
+    tensorsOf(operands),
     (inputs) => (byHead ? forwardByHead : attentionForward)(named(inputs), blocks),
     (dy, inputs, out, lse) => {
       const grads: Tensor[] = (byHead ? backwardByHead : attentionBackward)(

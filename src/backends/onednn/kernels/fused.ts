@@ -4,6 +4,9 @@ import { direct, type KernelDefinition } from './definition.js';
 export const fused: KernelDefinition[] = [
   direct('MemoryEfficientAttention', ['q', 'k', 'v', 'bias'], 'several'),
   direct('MemoryEfficientAttentionGrad', ['dy', 'q', 'k', 'v', 'out', 'lse', 'bias'], 'several'),
+  direct('MemoryEfficientAttentionPacked', ['qkv', 'bias'], 'several'),
+  direct('MemoryEfficientAttentionPackedGrad', ['dy', 'qkv', 'out', 'lse', 'bias']),
+  direct('PackedQkv', ['x', 'q', 'k', 'v', 'bq', 'bk', 'bv']),
   direct('GroupNorm', ['x', 'gamma', 'beta']),
   direct('LayerNorm', ['x', 'gamma', 'beta']),
   direct('Linear', ['x', 'weight', 'bias', 'residual']),
