@@ -113,10 +113,10 @@ void convolve(const Geometry& g, const Tensor& x, const Tensor& filter, const Te
   const Epilogue epilogue{activation, static_cast<bool>(residual)};
   const ThreadsFor threads(g.multiply_adds());
   const DType type = x.dtype();
+  const Dims dims{g.out, g.in, g.kernel_height, g.kernel_width};
   // Weights packed before decide the format; a primitive of another shape mostly likes the same one.
-  const auto ready = prepare(g, type, y.dtype(), static_cast<bool>(bias), epilogue, packed_format(filter, 'c'));
-  const Desc plain = desc({g.out, g.in, g.kernel_height, g.kernel_width}, type, Tag::hwio);
-  const auto packed = pack(filter, 'c', type, plain, ready->weights);
+  const auto ready = prepare(g, type, y.dtype(), static_cast<bool>(bias), epilogue, packed_format(filter, 'c', dims));
+  const auto packed = pack(filter, 'c', type, dims, Tag::hwio, ready->weights);
   run(*ready, x.raw(), packed->numbers(0)->data(), bias, residual ? residual.raw() : nullptr, y.mutable_raw());
   if (residual && !ready->epilogue.residual) y = add(y, residual);
 }
@@ -141,7 +141,6 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
     phases.push_back(small);
     ready.push_back(prepare(small, type, y.dtype(), static_cast<bool>(bias), epilogue, nullptr));
   }
-  const Desc plain = desc({g.out, g.in, 2, 2}, type, Tag::hwio);
   auto packed = std::dynamic_pointer_cast<Packed>(filter.storage->packed);
   bool fits = packed && packed->kind == 'u' && packed->parts.size() == 4;
   for (int i = 0; fits && i < 4; ++i) fits = packed->parts[i].packed == ready[i]->weights;
@@ -167,7 +166,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
         }
       }
       const Tensor rounded = as_type(sums, type);
-      pack_part(*packed, plain, rounded.raw(), ready[phase]->weights, Purpose::weights);
+      pack_part(*packed, {g.out, g.in, 2, 2}, Tag::hwio, rounded.raw(), ready[phase]->weights, Purpose::weights);
     }
     // The sums do not give the nine taps back exactly: the plain copy stays.
     filter.storage->plain = filter.storage->plain_buffer();

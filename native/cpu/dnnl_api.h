@@ -180,6 +180,7 @@ struct Ready {
   Desc source, weights, output, scratch;
   /// What the primitive does; the caller does the rest.
   Epilogue epilogue;
+  Desc bias{};
 };
 
 /// Primitives by what they compute: shapes, types, epilogue.
@@ -232,6 +233,7 @@ struct Packed : PackedWeights {
   /// are widened for each use.
   DType stored, computed;
   struct Part {
+    Dims dims;
     /// Formats of the compute type.
     Desc plain, packed;
     BufferPtr data;

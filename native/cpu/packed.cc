@@ -34,12 +34,13 @@ void Packed::unpack(void* plain) const {
   convert(computed, wide.data(), stored, plain, static_cast<int64_t>(wide.bytes() / size_of(computed)));
 }
 
-const Desc* packed_format(const Tensor& weights, char kind) {
+const Desc* packed_format(const Tensor& weights, char kind, const Dims& dims) {
   const auto* packed = dynamic_cast<const Packed*>(weights.storage->packed.get());
-  return packed && packed->kind == kind ? &packed->parts[0].packed : nullptr;
+  return packed && packed->kind == kind && packed->parts[0].dims == dims ? &packed->parts[0].packed : nullptr;
 }
 
-void pack_part(Packed& packed, const Desc& plain, const void* numbers, const Desc& wanted, Purpose purpose) {
+void pack_part(Packed& packed, const Dims& dims, Tag order, const void* numbers, const Desc& wanted, Purpose purpose) {
+  const Desc plain = desc(dims, packed.computed, order);
   const size_t count = wanted.get_size() / size_of(packed.computed);
   const auto data = std::make_shared<Buffer>(count * size_of(packed.stored), purpose);
   if (packed.stored == packed.computed) {
@@ -49,20 +50,20 @@ void pack_part(Packed& packed, const Desc& plain, const void* numbers, const Des
     reorder(plain, numbers, wanted, wide.data());
     convert(packed.computed, wide.data(), packed.stored, data->data(), static_cast<int64_t>(count));
   }
-  packed.parts.push_back({plain, wanted, data, {}});
+  packed.parts.push_back({dims, plain, wanted, data, {}});
 }
 
-std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, DType computed, const Desc& plain, const Desc& wanted) {
+std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, DType computed, const Dims& dims, Tag order, const Desc& wanted) {
   Storage& storage = *weights.storage;
   if (auto packed = std::dynamic_pointer_cast<Packed>(storage.packed)) {
-    if (packed->kind == kind && packed->parts[0].packed == wanted && packed->parts[0].plain == plain) return packed;
+    if (packed->kind == kind && packed->parts[0].dims == dims && packed->parts[0].packed == wanted) return packed;
   }
   const Tensor numbers = as_type(Tensor(weights.storage, weights.shape), computed);
   auto packed = std::make_shared<Packed>();
   packed->kind = kind;
   packed->stored = storage.dtype;
   packed->computed = computed;
-  pack_part(*packed, plain, numbers.raw(), wanted, storage.weight ? Purpose::weights : Purpose::work);
+  pack_part(*packed, dims, order, numbers.raw(), wanted, storage.weight ? Purpose::weights : Purpose::work);
   storage.packed = packed;
   if (storage.weight) storage.plain.reset();
   return packed;
@@ -78,7 +79,7 @@ struct PackedTogether : PackedWeights {
   PackedTogether(std::shared_ptr<const Packed> w, int i) : whole(std::move(w)), index(i) {}
 
   void unpack(void* plain) const override {
-    const Dims dims = whole->parts[0].plain.dims();
+    const Dims& dims = whole->parts[0].dims;
     const size_t row = static_cast<size_t>(dims[1]) * size_of(whole->stored), part = row / 3;
     Buffer all(static_cast<size_t>(dims[0]) * row);
     whole->unpack(all.data());
@@ -89,13 +90,14 @@ struct PackedTogether : PackedWeights {
 };
 
 std::shared_ptr<const Packed> packed_together(const std::array<Tensor, 3>& weights) {
+  const Dims dims{weights[0].shape[0], 3 * weights[0].shape[1]};
   std::shared_ptr<const Packed> whole;
   for (int i = 0; i < 3; ++i) {
     const auto* one = dynamic_cast<const PackedTogether*>(weights[i].storage->packed.get());
     if (!one || one->index != i || (whole && one->whole != whole)) return nullptr;
     whole = one->whole;
   }
-  return whole;
+  return whole->parts[0].dims == dims ? whole : nullptr;
 }
 
 }  // namespace
@@ -107,8 +109,7 @@ const Desc* packed_together_format(const std::array<Tensor, 3>& weights) {
 
 std::shared_ptr<const Packed> pack_together(const std::array<Tensor, 3>& weights, DType computed, const Desc& wanted) {
   const int64_t in = weights[0].shape[0], out = weights[0].shape[1];
-  const Desc plain = desc({in, 3 * out}, computed, Tag::ab);
-  if (auto whole = packed_together(weights); whole && whole->parts[0].packed == wanted && whole->parts[0].plain == plain) return whole;
+  if (auto whole = packed_together(weights); whole && whole->parts[0].packed == wanted) return whole;
   const size_t part = static_cast<size_t>(out) * size_of(computed);
   Buffer all(static_cast<size_t>(in) * 3 * part);
   for (int i = 0; i < 3; ++i) {
@@ -123,7 +124,7 @@ std::shared_ptr<const Packed> pack_together(const std::array<Tensor, 3>& weights
   whole->kind = 't';
   whole->stored = weights[0].dtype();
   whole->computed = computed;
-  pack_part(*whole, plain, all.data(), wanted, kept ? Purpose::work : Purpose::weights);
+  pack_part(*whole, {in, 3 * out}, Tag::ab, all.data(), wanted, kept ? Purpose::work : Purpose::weights);
   for (int i = 0; i < 3; ++i) {
     Storage& storage = *weights[i].storage;
     storage.packed = std::make_shared<PackedTogether>(whole, i);

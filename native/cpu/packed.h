@@ -6,14 +6,14 @@
 namespace td::onednn {
 
 /// The weights in the format asked for: the copy kept with the storage when it fits, else made now and kept. Drops the
-/// plain numbers of a storage marked as weight. `plain` and `wanted` are of the compute type.
-std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, DType computed, const Desc& plain, const Desc& wanted);
+/// plain numbers of a storage marked as weight. `order` is that of the plain numbers; `wanted` is of the compute type.
+std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, DType computed, const Dims& dims, Tag order, const Desc& wanted);
 
 /// Appends a part made from numbers of the compute type.
-void pack_part(Packed& packed, const Desc& plain, const void* numbers, const Desc& wanted, Purpose purpose);
+void pack_part(Packed& packed, const Dims& dims, Tag order, const void* numbers, const Desc& wanted, Purpose purpose);
 
-/// The format that `weights` was packed to for that kind, or null.
-const Desc* packed_format(const Tensor& weights, char kind);
+/// The format that `weights` was packed to for that kind, as a tensor of those dimensions, or null.
+const Desc* packed_format(const Tensor& weights, char kind, const Dims& dims);
 
 /// Three matrices [in, out] of one type as one [in, 3 out], packed to the format asked for; each of the three storages keeps it in
 /// the place of its own packed form, and drops its plain numbers when it is marked as weight.

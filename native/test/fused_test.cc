@@ -151,6 +151,25 @@ TEST(packed_weights_keep_their_numbers) {
   }
 }
 
+TEST(packed_weights_serve_views_of_other_shapes) {
+  const Tensor w = random_tensor({48, 64}), x = random_tensor({5, 48}), z = random_tensor({5, 64}), none;
+  const Tensor view(w.storage, {64, 48});
+  w.storage->weight = true;
+  const Tensor copy(std::make_shared<Storage>(*w.storage), w.shape);
+  for (int again = 0; again < 2; ++again) {
+    CHECK_CLOSE(floats(run("Linear", {x, w})[0]), naive_linear(x, copy, none, none, "linear"), bound(DType::f32));
+    const Tensor copied_view(copy.storage, view.shape);
+    CHECK_CLOSE(floats(run("Linear", {z, view})[0]), naive_linear(z, copied_view, none, none, "linear"), bound(DType::f32));
+  }
+  const Tensor image = random_tensor({1, 3, 3, 48});
+  const Tensor filter(w.storage, {1, 1, 48, 64});
+  const Tensor y = run("Conv2dFused", {image, filter}, [](Attributes& a) {
+    a.set("strides", std::vector<double>{1, 1});
+    a.set("pad", std::vector<double>{0, 0, 0, 0});
+  })[0];
+  CHECK_CLOSE(floats(y), naive_linear(Tensor(image.storage, {9, 48}), copy, none, none, "linear"), bound(DType::f32));
+}
+
 TEST(convolution_equals_the_definition) {
   const Convolution shapes[] = {
       {1, 5, 6, 3, 3, 3, 7, 1, 1, 1, 1, 1, 1},   {3, 7, 5, 16, 3, 3, 32, 1, 1, 1, 1, 1, 1}, {2, 8, 9, 4, 3, 3, 5, 2, 1, 1, 1, 1, 1},
