@@ -1,9 +1,10 @@
 // Stable Diffusion 1.5 sized work, ours and PyTorch's in turns on the same machine.
 //
 //   npm run bench -- sd15 [unet] [vae] [attention] [attention-backward] [--dtype float32,bfloat16] [--size 64] [--batch 2]
-//                    [--rounds 3] [--python PATH] [--backend onednn] [--threads 2] [--profile] [--save FILE]
+//                    [--rounds 3] [--python PATH] [--backend onednn] [--threads 2] [--profile] [--compile] [--save FILE]
 //
-// Without --python (or the variable PYTHON) only our side runs. PYTHON needs torch and diffusers.
+// Without --python (or the variable PYTHON) only our side runs. PYTHON needs torch and diffusers. Its side is the fastest of
+// PyTorch's settings for attention; --compile tries torch.compile as well.
 import { spawn } from 'node:child_process';
 import { cpus } from 'node:os';
 import { createInterface } from 'node:readline';
@@ -31,6 +32,7 @@ const { values, positionals } = parseArgs({
     backend: { type: 'string', default: 'auto' },
     threads: { type: 'string', default: String(cpus().length) },
     profile: { type: 'boolean', default: false },
+    compile: { type: 'boolean', default: false },
     save: { type: 'string' },
   },
 });
@@ -157,7 +159,8 @@ for (const work of works) {
     if (work === 'attention-backward' && dtype !== 'float32') continue;
     for (const shape of work.startsWith('attention') ? ATTENTION_SHAPES : [null]) {
       const ours = OURS[work](dtype, shape);
-      const request = { work, dtype, size, batch, runs: shape ? 5 : 1, ...(shape ? { shape } : {}) };
+      const { compile } = values;
+      const request = { work, dtype, size, batch, compile, runs: shape ? 5 : 1, ...(shape ? { shape } : {}) };
       const [mine, theirs] = [[], []];
       let peer;
       let theirPeak;
@@ -180,6 +183,8 @@ for (const work of works) {
               ...summary(theirs),
               gflops: ours.flop / summary(theirs).median / 1e9,
               version: peer.torch,
+              setting: peer.setting,
+              tried: peer.tried,
               peakBytes: theirPeak,
             }
           : null,
@@ -194,7 +199,11 @@ for (const work of works) {
         `${result.work} ${dtype}: ours ${formatSummary(result.ours)} ${result.ours.gflops.toFixed(0)} GFLOP/s`,
       );
       if (torch) {
+        const tried = Object.entries(result.torch.tried).map(
+          ([name, seconds]) => `${name} ${seconds.toPrecision(3)} s`,
+        );
         console.log(`  torch ${formatSummary(result.torch)} ${result.torch.gflops.toFixed(0)} GFLOP/s`);
+        console.log(`  (${result.torch.setting}; tried ${tried.join(', ')})`);
         console.log(`  ${result.speedup.toFixed(2)} x PyTorch's speed`);
         console.log(`  memory above weights: ours ${mebibytes(peakBytes)}, torch ${mebibytes(theirPeak)}`);
       }

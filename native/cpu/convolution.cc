@@ -7,6 +7,7 @@
 #include "cpu/packed.h"
 #include "cpu/parallel.h"
 #include "cpu/strided.h"
+#include "cpu/winograd.h"
 
 namespace td {
 
@@ -41,6 +42,11 @@ struct Geometry {
   static int64_t length(int64_t n, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
     const int64_t room = n + pad - ((kernel - 1) * dilation + 1);
     return room < 0 ? 0 : room / stride + 1;
+  }
+  /// Stride 1, one pixel of padding on every side.
+  bool three_by_three() const {
+    return kernel_height == 3 && kernel_width == 3 && top == 1 && bottom == 1 && left == 1 && right == 1 && stride_h == 1 &&
+           stride_w == 1 && dilation_h == 1 && dilation_w == 1;
   }
   Shape output() const { return {batch, out_height, out_width, out}; }
   double multiply_adds() const {
@@ -204,6 +210,28 @@ Tensor slice_batch(const Tensor& x, int64_t image) {
   return part;
 }
 
+/// The same as convolve() and convolve_upsampled() where that is faster and every number is finite; else false.
+bool convolve_winograd(const Geometry& g, bool upsampled, const Tensor& x, const Tensor& filter, const Tensor& offsets, bool per_image,
+                       Activation activation, const Tensor& residual, Tensor& y) {
+  const auto plain = [](DType type) { return type == DType::f32 || type == DType::bf16; };
+  if (!plain(x.dtype()) || !plain(filter.dtype())) return false;
+  if (activation != Activation::linear && activation != Activation::silu) return false;
+  winograd::Problem p{};
+  p.batch = g.batch, p.in = g.in, p.out = g.out;
+  p.height = y.shape[1], p.width = y.shape[2];
+  p.upsampled = upsampled;
+  p.type = x.dtype(), p.weight_type = filter.dtype();
+  if (!winograd::worthwhile(p)) return false;
+  const Tensor added = residual ? as_type(residual, y.dtype()) : residual;
+  p.x = x.raw(), p.weights = filter.raw();
+  p.offsets = offsets ? offsets.data<float>() : nullptr;
+  p.offset_stride = per_image ? g.out : 0;
+  p.silu = activation == Activation::silu;
+  p.residual = added ? added.raw() : nullptr;
+  p.y = y.mutable_raw();
+  return winograd::convolve(p);
+}
+
 void fused(Call& call) {
   const Tensor &input = call.input(0), &filter = call.input(1), &bias = call.optional(2), &residual = call.optional(3);
   const Tensor& embedding = call.optional(4);
@@ -212,8 +240,7 @@ void fused(Call& call) {
   require(factor == 1 || factor == 2, "upsample must be 1 or 2, got ", factor);
   const Activation activation = activation_of(call.attributes.text("activation", "linear"));
   Geometry g(input.shape, filter.shape, call.attributes);
-  const bool small = factor == 2 && g.kernel_height == 3 && g.kernel_width == 3 && g.top == 1 && g.bottom == 1 && g.left == 1 &&
-                     g.right == 1 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1;
+  const bool small = factor == 2 && g.three_by_three();
   Tensor x = input;
   Shape shape = g.output();
   if (factor == 2) {
@@ -236,9 +263,6 @@ void fused(Call& call) {
     return;
   }
   require(g.in > 0, "needs at least one input channel");
-  const DType type = compute_type(filter.dtype());
-  const DType output_type = y.dtype() == DType::bf16 && type == DType::bf16 ? DType::bf16 : DType::f32;
-  x = as_type(x, type);
   Tensor offsets = bias ? as_type(bias, DType::f32) : bias;
   bool per_image = false;
   Tensor rows;
@@ -252,6 +276,13 @@ void fused(Call& call) {
       joined.mutable_data<float>()[i] = e[i] + (offsets ? offsets.data<float>()[i % g.out] : 0.0f);
     rows = joined;
   }
+  if (g.three_by_three() && convolve_winograd(g, small, x, filter, rows ? rows : offsets, static_cast<bool>(rows), activation, residual, y)) {
+    call.outputs.push_back(y);
+    return;
+  }
+  const DType type = compute_type(filter.dtype());
+  const DType output_type = y.dtype() == DType::bf16 && type == DType::bf16 ? DType::bf16 : DType::f32;
+  x = as_type(x, type);
   const auto compute = [&](const Geometry& geometry, const Tensor& image, const Tensor& constants, const Tensor& added,
                            Tensor& out) {
     if (small) return convolve_upsampled(geometry, image, filter, constants, activation, added, out);

@@ -175,6 +175,9 @@ TEST(convolution_equals_the_definition) {
       {1, 5, 6, 3, 3, 3, 7, 1, 1, 1, 1, 1, 1},   {3, 7, 5, 16, 3, 3, 32, 1, 1, 1, 1, 1, 1}, {2, 8, 9, 4, 3, 3, 5, 2, 1, 1, 1, 1, 1},
       {1, 8, 8, 4, 3, 3, 5, 2, 0, 1, 0, 1, 1},   {2, 4, 3, 33, 1, 1, 9, 1, 0, 0, 0, 0, 1},  {2, 4, 5, 6, 3, 3, 10, 1, 1, 1, 1, 1, 2},
       {1, 1, 1, 17, 3, 3, 16, 1, 1, 1, 1, 1, 2}, {1, 6, 7, 2, 4, 2, 3, 1, 2, 1, 0, 1, 1},   {1, 4, 4, 8, 1, 1, 8, 1, 0, 0, 0, 0, 2},
+      // wide enough for Winograd: odd sizes, more than one group of tiles, several pieces of the channels, upsampled
+      {2, 9, 11, 64, 3, 3, 80, 1, 1, 1, 1, 1, 1}, {3, 13, 8, 96, 3, 3, 144, 1, 1, 1, 1, 1, 1}, {1, 48, 50, 64, 3, 3, 64, 1, 1, 1, 1, 1, 1},
+      {2, 15, 13, 272, 3, 3, 64, 1, 1, 1, 1, 1, 1}, {2, 8, 7, 80, 3, 3, 64, 1, 1, 1, 1, 1, 2}, {1, 7, 13, 144, 3, 3, 96, 1, 1, 1, 1, 1, 2},
   };
   for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     for (const Convolution& c : shapes) {
@@ -204,6 +207,23 @@ TEST(convolution_equals_the_definition) {
         }
       }
     }
+  }
+}
+
+TEST(convolution_spreads_what_is_not_finite_no_further_than_its_window) {
+  const Convolution c = {1, 20, 20, 64, 3, 3, 64, 1, 1, 1, 1, 1, 1};
+  for (float poison : {INFINITY, NAN}) {
+    Tensor x = random_tensor({c.n, c.h, c.w, c.in}), f = random_tensor({c.kh, c.kw, c.in, c.out}, DType::f32, 0.2f);
+    x.mutable_data<float>()[(7 * c.w + 9) * c.in + 5] = poison;
+    const std::vector<float> y = floats(run("Conv2dFused", {x, f}, [](Attributes& a) {
+      a.set("strides", std::vector<double>{1, 1});
+      a.set("pad", std::vector<double>{1, 1, 1, 1});
+    })[0]);
+    for (int64_t i = 0; i < c.h; ++i)
+      for (int64_t j = 0; j < c.w; ++j) {
+        const bool reached = std::abs(i - 7) <= 1 && std::abs(j - 9) <= 1;
+        CHECK(std::isfinite(y[(i * c.w + j) * c.out]) == !reached);
+      }
   }
 }
 
