@@ -1,4 +1,4 @@
-// Measures the convolutions and linears of the Stable Diffusion 1.5 UNet (guidance pair, 64 x 64 latents): this library's
+// Measures the convolutions and linears of the Stable Diffusion 1.5 UNet (guidance pair, 64 x 64 latents) and VAE: this library's
 // kernels beside a bare oneDNN primitive on packed weights. Prints GFLOP/s, the best of some runs each.
 #include <omp.h>
 #include <time.h>
@@ -64,8 +64,8 @@ double run_kernel(const char* name, const std::vector<Tensor>& inputs, const std
   });
 }
 
-void convolution(DType type, int64_t size, int64_t in, int64_t out, int64_t stride) {
-  const int64_t batch = 2, to = size / stride;
+void convolution(DType type, int64_t batch, int64_t size, int64_t in, int64_t out, int64_t stride) {
+  const int64_t to = size / stride;
   const double work = 2.0 * batch * to * to * in * out * 9 / 1e9;
   ConvolutionShape s{{batch, in, size, size}, {out, in, 3, 3}, {batch, out, to, to}, {stride, stride}, {0, 0}, {1, 1}, {1, 1}};
   if (stride == 2) s.pad_end = {0, 0};
@@ -162,7 +162,11 @@ int main(int argc, char** argv) {
                                    {32, 960, 640, 1},  {32, 1280, 640, 1},  {32, 1920, 640, 1},  {32, 640, 640, 2},
                                    {16, 640, 1280, 1}, {16, 1280, 1280, 1}, {16, 1920, 1280, 1}, {16, 2560, 1280, 1},
                                    {16, 1280, 1280, 2}, {8, 1280, 1280, 1}, {8, 2560, 1280, 1}};
-      for (const auto& shape : shapes) convolution(type, shape[0], shape[1], shape[2], shape[3]);
+      for (const auto& shape : shapes) convolution(type, 2, shape[0], shape[1], shape[2], shape[3]);
+    }
+    if (wants("vae")) {
+      const int64_t shapes[][3] = {{64, 512, 512}, {128, 512, 512}, {256, 512, 256}, {256, 256, 256}, {512, 256, 128}, {512, 128, 128}};
+      for (const auto& shape : shapes) convolution(type, 1, shape[0], shape[1], shape[2], 1);
     }
     if (wants("linear")) {
       for (int64_t level = 0; level < 3; ++level) {

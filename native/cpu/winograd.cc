@@ -39,7 +39,7 @@ bool convolve(const Problem& p) {
   const int64_t tiles = tiles_of(p), threads = omp_get_max_threads();
   // Rows a multiple of 512 bytes apart would crowd into few sets of the first cache.
   const int64_t row = p.in % 128 ? p.in : p.in + 16;
-  const int64_t fitting = (int64_t{32} << 20) / (kPlaces * row * 4) / kTiles * kTiles;
+  const int64_t fitting = (int64_t{16} << 20) / (kPlaces * row * 4) / kTiles * kTiles;
   const int64_t step = std::min(tiles, std::max(fitting, kTiles));
   Buffer transformed(static_cast<size_t>(kPlaces * step * row) * sizeof(float));
   Buffer scratch(static_cast<size_t>(threads * kScratch) * sizeof(float));
