@@ -29,9 +29,9 @@ Storage::Storage(DType type, int64_t count, Purpose purpose) : dtype(type), elem
   plain = std::make_shared<Buffer>(static_cast<size_t>(count) * size_of(type), purpose);
 }
 
-BufferPtr Storage::plain_buffer() const {
+BufferPtr Storage::plain_buffer(Purpose purpose) const {
   if (plain) return plain;
-  auto buffer = std::make_shared<Buffer>(static_cast<size_t>(elements) * size_of(dtype));
+  auto buffer = std::make_shared<Buffer>(static_cast<size_t>(elements) * size_of(dtype), purpose);
   packed->unpack(buffer->data());
   return buffer;
 }

@@ -77,7 +77,7 @@ struct Storage {
 
   Storage(DType type, int64_t count, Purpose purpose = Purpose::work);
   /// The numbers in C order; unpacks them when only the packed form is left.
-  BufferPtr plain_buffer() const;
+  BufferPtr plain_buffer(Purpose purpose = Purpose::work) const;
 };
 using StoragePtr = std::shared_ptr<Storage>;
 

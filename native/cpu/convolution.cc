@@ -222,6 +222,12 @@ bool convolve_winograd(const Geometry& g, bool upsampled, const Tensor& x, const
   p.upsampled = upsampled;
   p.type = x.dtype(), p.weight_type = filter.dtype();
   if (!winograd::worthwhile(p)) return false;
+  Storage& weights = *filter.storage;
+  if (!weights.plain) {
+    // An image of another size had them packed for a direct convolution.
+    weights.plain = weights.plain_buffer(weights.weight ? Purpose::weights : Purpose::work);
+    weights.packed.reset();
+  }
   const Tensor added = residual ? as_type(residual, y.dtype()) : residual;
   p.x = x.raw(), p.weights = filter.raw();
   p.offsets = offsets ? offsets.data<float>() : nullptr;

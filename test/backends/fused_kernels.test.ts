@@ -63,6 +63,10 @@ suite('fused kernels of onednn equal their composed twins', () => {
     ['upsampled 3x3', [2, 5, 7, 12], [3, 3, 12, 20], { padding: 1, upsample: 2, b: true }],
     ['upsampled 3x3 with residual', [1, 4, 4, 16], [3, 3, 16, 16], { padding: 1, upsample: 2, b: true, res: true }],
     ['upsampled 1x1', [1, 4, 3, 8], [1, 1, 8, 8], { upsample: 2, b: true }],
+    ['3x3 of wide layers', [2, 9, 11, 80], [3, 3, 80, 96], { padding: 1, b: true, temb: true, res: true }],
+    ['3x3 of wide layers and silu', [3, 14, 13, 160], [3, 3, 160, 64], { padding: 1, b: true, activation: 'silu' }],
+    ['3x3 of a large image', [1, 200, 201, 64], [3, 3, 64, 64], { padding: 1, b: true }],
+    ['upsampled 3x3 of wide layers', [2, 9, 7, 64], [3, 3, 64, 128], { padding: 1, upsample: 2, b: true, res: true }],
     ['1 pixel', [1, 1, 1, 4], [3, 3, 4, 4], { padding: 1, b: true }],
   ];
   for (const type of TYPES) {

@@ -106,7 +106,9 @@ suite('the backend onednn', () => {
     tf.tidy(() => {
       const x = backend.toPhysical(numbers([2, 8, 8, 160], 3), 'bfloat16') as tf.Tensor4D;
       const y = conv2d(x, filter, { padding: 1, impl: 'native' });
-      // other sizes of image and batch do not keep another copy
+      // other sizes of image and batch do not keep another copy, nor do other ways to convolve
+      conv2d(tf.slice(x, [0, 0, 0, 0], [1, 2, 2, 160]) as tf.Tensor4D, filter, { padding: 1, impl: 'native' });
+      conv2d(tf.tile(x, [3, 2, 2, 1]) as tf.Tensor4D, filter, { padding: 1, impl: 'native' });
       conv2d(tf.slice(x, [0, 0, 0, 0], [1, 4, 4, 160]) as tf.Tensor4D, filter, { padding: 1, impl: 'native' });
       linear(y, weight, { impl: 'native' });
       linear(tf.slice(y, [0, 0, 0, 0], [1, 1, 1, 320]), weight, { impl: 'native' });
