@@ -50,6 +50,30 @@ void fill(Call& call) {
 void zeros_like(Call& call) { fill_with(call.output(call.input(0).dtype(), call.input(0).shape), 0); }
 void ones_like(Call& call) { fill_with(call.output(call.input(0).dtype(), call.input(0).shape), 1); }
 
+/// start, start + step, ... below stop (above it with a negative step), each from the one before, as tfjs's own kernels do.
+void range(Call& call) {
+  const double start = call.attributes.number("start"), stop = call.attributes.number("stop");
+  double step = call.attributes.number("step", 1);
+  const DType type = logical(call.attributes.text("dtype", "float32"));
+  const bool empty = start == stop || (start < stop && step < 0) || (stop < start && step > 1);
+  const double count = empty ? 0 : std::fabs(std::ceil((stop - start) / step));
+  require(std::isfinite(start) && std::isfinite(step) && count < (1 << 30), "cannot hold the numbers from ", start, " to ", stop,
+          " in steps of ", step);
+  require(type != DType::i32 || (std::fabs(start) < 2147483648.0 && std::fabs(stop) < 2147483648.0), "int32 cannot hold ", start,
+          " to ", stop);
+  if (stop < start && step == 1) step = -1;
+  Tensor y = Tensor::empty(type == DType::i32 ? type : DType::f32, {static_cast<int64_t>(count)});
+  double value = start;
+  for (int64_t i = 0; i < y.elements(); ++i, value += step) {
+    if (type == DType::i32) {
+      value = y.mutable_data<int32_t>()[i] = static_cast<int32_t>(value);
+    } else {
+      value = y.mutable_data<float>()[i] = static_cast<float>(value);
+    }
+  }
+  call.outputs.push_back(type == DType::boolean ? as_type(y, type) : y);
+}
+
 /// diffusers/models/embeddings.py, get_timestep_embedding
 void timestep_embedding(Call& call) {
   const Tensor timesteps = as_type(call.input(0), DType::f32);
@@ -77,6 +101,7 @@ void timestep_embedding(Call& call) {
 
 void register_creation(Registry& registry) {
   registry.add("Fill", fill);
+  registry.add("Range", range);
   registry.add("ZerosLike", zeros_like);
   registry.add("OnesLike", ones_like);
   registry.add("TimestepEmbedding", timestep_embedding);

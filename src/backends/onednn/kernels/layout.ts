@@ -20,6 +20,11 @@ export const layout: KernelDefinition[] = [
     backend.run1('Reverse', [inputs.x], { dims: tf.util.parseAxisParam(attrs.dims, inputs.x!.shape) }),
   ),
   {
+    name: 'Range',
+    run: ({ backend, attrs: { start, stop, step = 1, dtype = 'float32' } }) =>
+      backend.run1('Range', [], { start, stop, step, dtype }),
+  },
+  {
     name: 'Fill',
     run: (args) => {
       const { value, shape } = args.attrs;
