@@ -203,7 +203,7 @@ for (const work of works) {
           ([name, seconds]) => `${name} ${seconds.toPrecision(3)} s`,
         );
         console.log(`  torch ${formatSummary(result.torch)} ${result.torch.gflops.toFixed(0)} GFLOP/s`);
-        console.log(`  (${result.torch.setting}; tried ${tried.join(', ')})`);
+        console.log(`  (${result.torch.setting}${tried.length > 0 ? `; tried ${tried.join(', ')}` : ''})`);
         console.log(`  ${result.speedup.toFixed(2)} x PyTorch's speed`);
         console.log(`  memory above weights: ours ${mebibytes(peakBytes)}, torch ${mebibytes(theirPeak)}`);
       }
