@@ -25,7 +25,7 @@ struct Problem {
 bool worthwhile(const Problem& problem);
 
 /// False when x or the weights hold numbers that are not finite, which the transforms would spread over whole tiles; y is undefined
-/// then. Throws OutOfMemory when there is no room for the transformed input, some 16 MB.
+/// then. Throws OutOfMemory when there is no room for the transformed input: some 16 MB, more where 128 tiles need it (47 MB at 2560 channels).
 bool convolve(const Problem& problem);
 
 /// Tiles of 4x4 outputs that one task takes at most.

@@ -227,6 +227,18 @@ TEST(convolution_spreads_what_is_not_finite_no_further_than_its_window) {
   }
 }
 
+TEST(convolution_keeps_an_infinite_weight_infinite) {
+  const Convolution c = {1, 20, 20, 64, 3, 3, 64, 1, 1, 1, 1, 1, 1};
+  Tensor x = random_tensor({c.n, c.h, c.w, c.in}), f = random_tensor({c.kh, c.kw, c.in, c.out}, DType::f32, 0.2f);
+  f.mutable_data<float>()[(4 * c.in + 5) * c.out + 3] = INFINITY;
+  const std::vector<float> y = floats(run("Conv2dFused", {x, f}, [](Attributes& a) {
+    a.set("strides", std::vector<double>{1, 1});
+    a.set("pad", std::vector<double>{1, 1, 1, 1});
+  })[0]);
+  for (int64_t pixel = 0; pixel < c.h * c.w; ++pixel)
+    for (int64_t o = 0; o < c.out; ++o) CHECK(o == 3 ? std::isinf(y[pixel * c.out + o]) : std::isfinite(y[pixel * c.out + o]));
+}
+
 TEST(group_norm_equals_the_definition) {
   for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     for (int round = 0; round < 10; ++round) {

@@ -12,14 +12,9 @@ import {
   timestepEmbedding,
 } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
-import { hasNative, numbers, startOneDnn } from './support.js';
+import { BOUND, hasNative, type Impl, numbers, startOneDnn, TYPES } from './support.js';
 
 const suite = hasNative ? describe : describe.skip;
-const TYPES: PhysicalType[] = ['float32', 'bfloat16', 'float16'];
-/** Of one rounding to the type; sums are float32. */
-const BOUND: Record<PhysicalType, number> = { float32: 2e-6, bfloat16: 6e-3, float16: 8e-4 };
-
-type Impl = 'native' | 'composed';
 
 suite('fused kernels of onednn equal their composed twins', () => {
   let backend: OneDnnBackend;

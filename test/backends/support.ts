@@ -2,6 +2,13 @@ import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { loadAddon } from '../../src/backends/onednn/addon.js';
 import type { OneDnnBackend } from '../../src/backends/onednn/backend.js';
+import type { PhysicalType } from '../../src/backends/types.js';
+
+export const TYPES: PhysicalType[] = ['float32', 'bfloat16', 'float16'];
+/** Of one rounding to the type; sums are float32. */
+export const BOUND: Record<PhysicalType, number> = { float32: 2e-6, bfloat16: 6e-3, float16: 8e-4 };
+
+export type Impl = 'native' | 'composed';
 
 /** Whether the native engine is built here; without it there is nothing to test. */
 export const hasNative = loadAddon().addon !== undefined;
