@@ -15,7 +15,6 @@
 #include <string>
 #include <vector>
 
-
 #include "../native/cpu/attention.h"
 #include "../native/cpu/attention_half.h"
 

@@ -22,8 +22,11 @@ sdpa = torch.nn.functional.scaled_dot_product_attention
 
 def build(folder):
     binary = os.path.join(folder, "attention_native")
-    sources = [os.path.join(HERE, "attention_native.cc"), *sorted(glob.glob(os.path.join(HERE, "../native/cpu/attention*.cc")))]
-    subprocess.run([os.environ.get("CXX", "g++"), "-std=c++17", "-O3", "-fopenmp", *sources, "-o", binary], check=True)
+    native = os.path.join(HERE, "../native")
+    patterns = ("cpu/attention*.cc", "core/memory.cc", "core/arena.cc")
+    sources = [file for pattern in patterns for file in sorted(glob.glob(os.path.join(native, pattern)))]
+    command = [os.environ.get("CXX", "g++"), "-std=c++17", "-O3", "-fopenmp", "-I" + native]
+    subprocess.run([*command, os.path.join(HERE, "attention_native.cc"), *sources, "-o", binary], check=True)
     return binary
 
 

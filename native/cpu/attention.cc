@@ -2,14 +2,9 @@
 
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <sstream>
 #include <stdexcept>
-#include <string>
-#include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -17,6 +12,7 @@
 
 #include "attention_kernels.h"
 #include "attention_target.h"
+#include "core/memory.h"
 
 namespace tfjs_diffusers {
 
@@ -101,22 +97,6 @@ int thread_index() {
   return 0;
 #endif
 }
-
-// 64-byte aligned floats.
-class AlignedFloats {
- public:
-  explicit AlignedFloats(size_t count)
-      : data_(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64 + 64))) {
-    if (!data_) throw std::bad_alloc();
-  }
-  ~AlignedFloats() { std::free(data_); }
-  AlignedFloats(const AlignedFloats&) = delete;
-  AlignedFloats& operator=(const AlignedFloats&) = delete;
-  float* data() const { return data_; }
-
- private:
-  float* data_;
-};
 
 Blocking forward_blocking(const AttentionProblem& p, int threads) {
   Blocking b;
@@ -212,8 +192,8 @@ void attention_forward(const AttentionProblem& p, int threads) {
   const int64_t tasks = p.batch * p.heads * stretches;
   if (threads > tasks) threads = static_cast<int>(tasks);
   const size_t each = (kernels.forward_scratch(p, blocking) + 15) / 16 * 16;
-  const AlignedFloats scratch(each * static_cast<size_t>(threads));
-  float* const base = scratch.data();
+  const td::Buffer scratch(each * static_cast<size_t>(threads) * sizeof(float));
+  float* const base = static_cast<float*>(scratch.data());
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < tasks; ++i) {
     const int64_t head = i / stretches, begin = i % stretches * stretch;
@@ -244,10 +224,10 @@ void attention_backward(const AttentionProblem& p, const AttentionGradients& g, 
   if (threads > tasks) threads = static_cast<int>(tasks);
 
   const size_t each = (kernels.backward_scratch(p, blocking, whole_heads) + 15) / 16 * 16;
-  const AlignedFloats scratch(each * static_cast<size_t>(threads));
-  const AlignedFloats delta(static_cast<size_t>(heads * p.queries));
-  float* const base = scratch.data();
-  float* const sums = delta.data();
+  const td::Buffer scratch(each * static_cast<size_t>(threads) * sizeof(float));
+  const td::Buffer delta(static_cast<size_t>(heads * p.queries) * sizeof(float));
+  float* const base = static_cast<float*>(scratch.data());
+  float* const sums = static_cast<float*>(delta.data());
   const auto task_of = [&](int64_t head) {
     return BackwardTask{&p, &g, sums, blocking, head / p.heads, head % p.heads, 0, p.queries, 0, p.keys};
   };

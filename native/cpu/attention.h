@@ -1,6 +1,6 @@
 // Memory-efficient (flash) attention for CPUs: softmax(scale * Q K^T + bias) V, forward and backward, without an N x N tensor.
 // Online softmax after Milakov & Gimelshein (2018) and FlashAttention (Dao et al., 2022): a block of queries walks over blocks of
-// keys, keeping a running maximum and sum per query. Plain C++17; OpenMP is used when the compiler has it on.
+// keys, keeping a running maximum and sum per query. OpenMP is used when the compiler has it on.
 #pragma once
 
 #include <cstddef>
@@ -70,7 +70,7 @@ struct AttentionGradients {
 };
 
 // Writes out and, when asked, lse; neither may overlap the inputs. threads <= 0 takes OpenMP's number. The result does not depend on the number of threads.
-// Throws std::invalid_argument for a problem that makes no sense and std::bad_alloc when there is no scratch memory.
+// Throws std::invalid_argument for a problem that makes no sense and td::OutOfMemory when there is no scratch memory.
 // A query whose every key is masked gives 0 and a log-sum-exp of -inf, as torch's scaled_dot_product_attention does (and its gradients
 // are 0); other non-finite inputs spread as they do through softmax(Q K^T) V.
 void attention_forward(const AttentionProblem& problem, int threads = 0);

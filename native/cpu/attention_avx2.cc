@@ -45,12 +45,12 @@ struct Avx2 {
     return _mm256_and_ps(x, _mm256_cmp_ps(x, infinity, _CMP_NEQ_UQ));
   }
 
-  // 2^x for x below 128: -inf and what would be subnormal give 0, NaN gives NaN. Minimax polynomial of 2^f, f in [-1/2, 1/2], relative
-  // error 9e-8.
+  // 2^x: -inf and what would be subnormal give 0, what is above 127 gives 2^127, NaN gives NaN. Minimax polynomial of 2^f, f in
+  // [-1/2, 1/2], relative error 9e-8.
   template <int>
   static ATTENTION_INLINE F exp2(F x) {
     const F least_normal = set1(-126.0f);
-    const F bounded = _mm256_max_ps(least_normal, x);
+    const F bounded = _mm256_max_ps(least_normal, _mm256_min_ps(set1(127.0f), x));
     const F whole = _mm256_round_ps(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const F f = sub(bounded, whole);
     F y = fmadd(f, set1(0.00132647273f), set1(0.00967151273f));

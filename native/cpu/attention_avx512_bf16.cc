@@ -25,6 +25,7 @@ struct DotProduct {
   using Operand = __m512bh;
   static constexpr int kPair = 2;
   static constexpr int kExpDegree = 3;
+  static constexpr bool kScaledQueries = false;  // scaled bfloat16 would have to be rounded again
 
   static ATTENTION_INLINE Operand load(const float* p) { return (__m512bh)_mm512_loadu_si512(p); }
   static ATTENTION_INLINE Operand broadcast(const float* p) {
@@ -67,8 +68,8 @@ struct DotProduct {
     }
   }
 
-  // dst[ceil(size / 2)][kQueryTile], zero for queries past the count up to a whole vector. staging: kWidth * size floats.
-  static void pack_columns(const Rows& rows, bool negate, float* dst, float* staging) {
+  // dst[ceil(size / 2)][kQueryTile] times the sign of factor, zero for queries past the count up to a whole vector. staging: kWidth * size floats.
+  static void pack_columns(const Rows& rows, float factor, float* dst, float* staging) {
     const int64_t slots = divide_up(rows.size, 2);
     for (int64_t i = 0; i < rows.count; i += V::kWidth) {
       const int64_t count = least(V::kWidth, rows.count - i);
@@ -77,7 +78,7 @@ struct DotProduct {
         V::transpose(staging + s, slots, count, least(V::kWidth, slots - s), dst + s * kQueryTile + i, kQueryTile, V::kWidth);
       }
     }
-    if (!negate) return;
+    if (factor >= 0.0f) return;
     const int64_t width = round_up(rows.count, V::kWidth);
     const __m512i signs = _mm512_set1_epi32(static_cast<int>(0x80008000u));
     for (int64_t s = 0; s < slots; ++s) {

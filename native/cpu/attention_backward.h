@@ -165,8 +165,8 @@ class Backward {
   void load_queries(const BackwardTask& task, int64_t q0, int64_t queries) {
     const Rows q = rows_of(p_.q, p_.type, p_.q_strides, task.batch, task.head, q0, queries, p_.head_size);
     const Rows dy = rows_of(g_.dy, p_.type, g_.dy_strides, task.batch, task.head, q0, queries, p_.value_size);
-    A::pack_columns(q, p_.scale < 0, query_columns_, staging_);
-    A::pack_columns(dy, false, dy_columns_, staging_);
+    A::pack_columns(q, p_.scale < 0 ? -1.0f : 1.0f, query_columns_, staging_);
+    A::pack_columns(dy, 1.0f, dy_columns_, staging_);
     A::pack_row_pairs(q, query_pairs_, q_width_);
     A::pack_row_pairs(dy, dy_pairs_, v_width_);
     const int64_t row = (task.batch * p_.heads + task.head) * p_.queries + q0;

@@ -35,12 +35,14 @@ class Forward {
         key_block_(b.key_block),
         q_slots_(divide_up(p.head_size, A::kPair)),
         value_row_(unaliased_row(p.value_size)),
-        factor_(std::fabs(p.scale)),
-        exponent_factor_(p.bias ? kLog2E : std::fabs(p.scale) * kLog2E) {
+        query_factor_(!A::kScaledQueries ? (p.scale < 0 ? -1.0f : 1.0f) : p.bias ? p.scale : p.scale * kLog2E),
+        score_factor_(A::kScaledQueries ? 1.0f : std::fabs(p.scale)),
+        exponent_factor_(p.bias ? kLog2E : A::kScaledQueries ? 1.0f : std::fabs(p.scale) * kLog2E) {
     keys_ = scratch.take(key_block_ * q_slots_);
     values_ = scratch.take(divide_up(key_block_, A::kPair) * value_row_);
     scores_ = scratch.take(key_block_ * kQueryTile);
     block_maximum_ = scratch.take(kQueryTile);
+    block_total_ = scratch.take(kQueryTile);
     shift_ = scratch.take(kQueryTile);
     staging_ = scratch.take(V::kWidth * most(most(p.head_size, p.value_size), V::kWidth));
     tile_floats_ = static_cast<int64_t>(tile_layout(p, nullptr));
@@ -80,20 +82,26 @@ class Forward {
       A::pack_row_pairs(value_rows(task, k0, count), values_, value_row_);
       for (int64_t i = 0; i < tiles; ++i) {
         if (k0 == 0) begin(task, i);
-        // What comes from memory next is asked for now, and arrives behind the products.
-        if (k0 == 0 && i + 1 < tiles) prefetch<false>(query_rows(task, i + 1));
-        if (last) {
-          prefetch<true>(out_rows(task, i));
-        } else {
-          const int64_t next = k0 + count, coming = least(key_block_, p_.keys - next);
-          const int64_t from = coming * i / tiles, share = coming * (i + 1) / tiles - from;
-          prefetch<false>(key_rows(task, next + from, share));
-          prefetch<false>(value_rows(task, next + from, share));
-        }
+        plan_ahead(task, i, tiles, k0, count);
         attend(task, i, k0, count);
         if (last) finish(task, i);
       }
     }
+  }
+
+  // What comes from memory next is asked for now, and arrives behind the products.
+  void plan_ahead(const ForwardTask& task, int64_t index, int64_t tiles, int64_t k0, int64_t count) {
+    const int64_t next = k0 + count, coming = least(key_block_, p_.keys - next);
+    ahead_.clear();
+    if (k0 == 0 && index + 1 < tiles) look_ahead(ahead_, query_rows(task, index + 1));
+    if (coming > 0) {
+      const int64_t from = coming * index / tiles, share = coming * (index + 1) / tiles - from;
+      look_ahead(ahead_, key_rows(task, next + from, share));
+      look_ahead(ahead_, value_rows(task, next + from, share));
+    } else {
+      look_ahead(ahead_, out_rows(task, index));
+    }
+    ahead_.divide(divide_up(count, kMostRows) + divide_up(p_.value_size, kMostRows));
   }
 
   Rows key_rows(const ForwardTask& task, int64_t begin, int64_t count) const {
@@ -118,7 +126,7 @@ class Forward {
 
   void begin(const ForwardTask& task, int64_t index) {
     const Tile t = tile(index);
-    A::pack_columns(query_rows(task, index), p_.scale < 0, t.queries, staging_);
+    A::pack_columns(query_rows(task, index), query_factor_, t.queries, staging_);
     for (int64_t i = 0; i < kQueryTile; i += V::kWidth) {
       V::store(t.maximum + i, V::set1(-std::numeric_limits<float>::infinity()));
       V::store(t.total + i, V::zero());
@@ -127,27 +135,69 @@ class Forward {
 
   void attend(const ForwardTask& task, int64_t index, int64_t k0, int64_t count) {
     const Tile t = tile(index);
+    const int64_t vectors = divide_up(query_count(task, index), V::kWidth);
+    const bool first = k0 == 0;
+    if (first || !exponentiate_at_once(t, count, vectors)) {
+      find_scores(task, index, k0, count);
+      raise_maximum(t, vectors, first);
+      exponentiate<A>(scores_, count, vectors, exponent_factor_, shift_, t.total);
+    }
+    TileOperands values = {values_, 1, value_row_, scores_, kQueryTile, divide_up(count, A::kPair), t.out, kQueryTile};
+    values.ahead = &ahead_;
+    if (first) {
+      multiply<A, TileStore::assign>(values, p_.value_size, vectors);
+    } else {
+      multiply<A, TileStore::add>(values, p_.value_size, vectors);
+    }
+  }
+
+  TileOperands score_operands(const Tile& t) {
+    TileOperands scores = {keys_, q_slots_, 1, t.queries, kQueryTile, q_slots_, scores_, kQueryTile};
+    scores.ahead = &ahead_;
+    return scores;
+  }
+
+  // Probabilities under the running maximum, without a look at the block's own: scores leave the registers as probabilities. False,
+  // with nothing changed but scores_, when scores are too far above that maximum or are not numbers.
+  bool exponentiate_at_once(const Tile& t, int64_t count, int64_t vectors) {
+    if (p_.bias || q_slots_ > kPiece) return false;
+    for (int64_t c = 0; c < vectors * V::kWidth; c += V::kWidth) {
+      const F maximum = V::load(t.maximum + c);
+      if (V::any_not_equal(maximum, V::zero_where_negative_infinity(maximum))) return false;
+      V::store(shift_ + c, maximum);
+      V::store(block_total_ + c, V::zero());
+    }
+    TileOperands scores = score_operands(t);
+    scores.factor = exponent_factor_;
+    scores.shift = shift_;
+    scores.total = block_total_;
+    multiply<A, TileStore::probabilities>(scores, count, vectors);
+    // A larger sum has a term above 2^kSlack, for which raise_maximum will raise the maximum.
+    const F most = V::set1(static_cast<float>(count) * kMostOverMaximum);
+    for (int64_t c = 0; c < vectors * V::kWidth; c += V::kWidth) {
+      const F total = V::load(block_total_ + c);
+      if (V::any_not_equal(total, V::min(total, most))) return false;
+    }
+    for (int64_t c = 0; c < vectors * V::kWidth; c += V::kWidth) {
+      V::store(t.total + c, V::add(V::load(t.total + c), V::load(block_total_ + c)));
+    }
+    return true;
+  }
+
+  // scores_ and block_maximum_, with the bias.
+  void find_scores(const ForwardTask& task, int64_t index, int64_t k0, int64_t count) {
     const int64_t queries = query_count(task, index), vectors = divide_up(queries, V::kWidth);
     for (int64_t i = 0; i < vectors * V::kWidth; i += V::kWidth) {
       V::store(block_maximum_ + i, V::set1(-std::numeric_limits<float>::infinity()));
     }
-    const TileOperands scores = {keys_,   q_slots_, 1,          t.queries,
-                                 kQueryTile, q_slots_, scores_, kQueryTile, p_.bias ? nullptr : block_maximum_};
+    TileOperands scores = score_operands(tile(index));
     if (p_.bias) {
       multiply_long<A, false>(scores, count, vectors);
-      add_bias<V>(bias_tile(p_, task.batch, task.head, first_query(task, index), queries, k0, count), factor_, scores_,
+      add_bias<V>(bias_tile(p_, task.batch, task.head, first_query(task, index), queries, k0, count), score_factor_, scores_,
                   block_maximum_, staging_);
     } else {
+      scores.maximum = block_maximum_;
       multiply_long<A, true>(scores, count, vectors);
-    }
-    raise_maximum(t, vectors, k0 == 0);
-    exponentiate<A>(scores_, count, vectors, exponent_factor_, shift_, t.total);
-    const TileOperands values = {values_,    1,      value_row_, scores_, kQueryTile, divide_up(count, A::kPair),
-                                 t.out, kQueryTile, nullptr};
-    if (k0 == 0) {
-      multiply<A, TileStore::assign>(values, p_.value_size, vectors);
-    } else {
-      multiply<A, TileStore::add>(values, p_.value_size, vectors);
     }
   }
 
@@ -191,18 +241,22 @@ class Forward {
   }
 
   static constexpr float kSlack = 8.0f;
+  static constexpr float kMostOverMaximum = 256.0f;  // 2^kSlack
 
   const AttentionProblem& p_;
   const int64_t key_block_;
   const int64_t q_slots_;
   const int64_t value_row_;
-  const float factor_;
-  const float exponent_factor_;
+  const float query_factor_;     // of the packed queries
+  const float score_factor_;     // of their scores, before the bias
+  const float exponent_factor_;  // of the scores, with the bias, as powers of two
   int64_t tile_floats_ = 0;
+  Ahead ahead_;
   float* keys_;
   float* values_;
   float* scores_;
   float* block_maximum_;
+  float* block_total_;
   float* shift_;
   float* staging_;
   float* tiles_;

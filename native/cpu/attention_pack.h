@@ -43,15 +43,9 @@ inline Rows rows_of(const void* data, AttentionType type, const AttentionStrides
   return {element_at(data, type, batch * s.batch + head * s.head + begin * s.token), type, s.token, count, size};
 }
 
-// Asks for the rows' cache lines, to read or to write them, without waiting.
-template <bool kWrite>
-inline void prefetch(const Rows& rows) {
-  const int64_t bytes = rows.size * element_bytes(rows.type);
-  for (int64_t i = 0; i < rows.count; ++i) {
-    const char* row = static_cast<const char*>(element_at(rows.data, rows.type, i * rows.stride));
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, kWrite, 2);
-    __builtin_prefetch(row + bytes - 1, kWrite, 2);
-  }
+inline void look_ahead(Ahead& ahead, const Rows& rows) {
+  const int64_t unit = element_bytes(rows.type);
+  ahead.add(rows.data, rows.stride * unit, rows.count, rows.size * unit);
 }
 
 // One row as float32: the row itself, or `staging` filled from it.
@@ -71,6 +65,7 @@ struct PlainProduct {
   using Operand = F;
   static constexpr int kPair = 1;
   static constexpr int kExpDegree = 5;
+  static constexpr bool kScaledQueries = true;
 
   static ATTENTION_INLINE Operand load(const float* p) { return V::load(p); }
   static ATTENTION_INLINE Operand broadcast(const float* p) { return V::set1(*p); }
@@ -101,8 +96,8 @@ struct PlainProduct {
   // dst[row][size]: for pairs of one, the same.
   static void pack_row_pairs(const Rows& rows, float* dst, int64_t dst_row) { pack_rows(rows, dst, dst_row); }
 
-  // dst[size][kQueryTile], zero for queries past the count up to a whole vector. staging: kWidth * size floats.
-  static void pack_columns(const Rows& rows, bool negate, float* dst, float* staging) {
+  // dst[size][kQueryTile] times factor, zero for queries past the count up to a whole vector. staging: kWidth * size floats.
+  static void pack_columns(const Rows& rows, float factor, float* dst, float* staging) {
     for (int64_t i = 0; i < rows.count; i += V::kWidth) {
       const int64_t count = least(V::kWidth, rows.count - i);
       const float* source = static_cast<const float*>(element_at(rows.data, rows.type, i * rows.stride));
@@ -116,15 +111,12 @@ struct PlainProduct {
         V::transpose(source + c, stride, count, least(V::kWidth, rows.size - c), dst + c * kQueryTile + i, kQueryTile, V::kWidth);
       }
     }
-    if (negate) negate_columns(dst, rows);
-  }
-
-  static void negate_columns(float* dst, const Rows& rows) {
+    if (factor == 1.0f) return;
     const int64_t width = round_up(rows.count, V::kWidth);
     for (int64_t s = 0; s < rows.size; ++s) {
       for (int64_t i = 0; i < width; i += V::kWidth) {
         float* place = dst + s * kQueryTile + i;
-        V::store(place, V::sub(V::set1(-0.0f), V::load(place)));
+        V::store(place, V::mul(V::set1(factor), V::load(place)));
       }
     }
   }

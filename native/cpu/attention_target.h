@@ -20,3 +20,11 @@
 #else
 #define ATTENTION_X86 0
 #endif
+
+#if defined(__GNUC__)
+#define ATTENTION_UNROLL _Pragma("GCC unroll 32")
+#define ATTENTION_INLINE inline __attribute__((always_inline))
+#else
+#define ATTENTION_UNROLL
+#define ATTENTION_INLINE inline
+#endif

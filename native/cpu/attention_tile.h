@@ -2,6 +2,7 @@
 // Included by the per-instruction-set sources after their SIMD traits; `A` is a product policy (PlainProduct or DotProduct):
 //   A::V            SIMD traits of float32 vectors of V::kWidth lanes
 //   A::kPair        numbers per 4-byte slot (1: float32, 2: bfloat16 pairs multiplied by a dot product)
+//   A::kScaledQueries  whether the factor of the exponents is in the queries already
 //   A::Operand, load, broadcast, madd
 // a and b hold 4-byte slots; a step covers kPair terms of the sum.
 #pragma once
@@ -10,13 +11,8 @@
 #include <cstdint>
 #include <utility>
 
-#if defined(__GNUC__)
-#define ATTENTION_UNROLL _Pragma("GCC unroll 32")
-#define ATTENTION_INLINE inline __attribute__((always_inline))
-#else
-#define ATTENTION_UNROLL
-#define ATTENTION_INLINE inline
-#endif
+#include "attention_ahead.h"
+#include "attention_target.h"
 
 namespace tfjs_diffusers {
 namespace attention_detail {
@@ -29,12 +25,47 @@ struct TileOperands {
   int64_t steps;
   float* out;
   ptrdiff_t out_row;
-  float* maximum;  // running maximum of each column
+  float* maximum = nullptr;      // running maximum of each column
+  float factor = 1.0f;           // of the exponents; with kScaledQueries 1
+  const float* shift = nullptr;  // of each column's exponents
+  float* total = nullptr;        // running sum of each column's probabilities
+  Ahead* ahead = nullptr;        // asked for some between the groups of rows
 };
 
 // add: out += sum; the block is summed apart from out, which keeps rounding errors from growing with N.
 // maximum: maximum[col] = max(maximum[col], out[.][col]), ignoring NaN.
-enum class TileStore { assign, assign_maximum, add, add_maximum };
+// probabilities: out = 2^(sum * factor - shift[col]), kPair rows to a slot; total[col] += the sum over the rows.
+enum class TileStore { assign, assign_maximum, add, add_maximum, probabilities };
+
+
+// Scores of a tile to probabilities while they are in registers.
+template <class A, int kRows, int kCols>
+ATTENTION_INLINE void store_probabilities(const TileOperands& t, const typename A::V::F (&scores)[kRows][kCols]) {
+  using V = typename A::V;
+  const typename V::F factor = V::set1(t.factor);
+  ATTENTION_UNROLL
+  for (int c = 0; c < kCols; ++c) {
+    const typename V::F shift = V::load(t.shift + c * V::kWidth);
+    typename V::F total = V::load(t.total + c * V::kWidth);
+    ATTENTION_UNROLL
+    for (int r = 0; r < kRows; r += A::kPair) {
+      typename V::F p[A::kPair];
+      ATTENTION_UNROLL
+      for (int i = 0; i < A::kPair; ++i) {
+        if (r + i < kRows) {
+          const typename V::F score = scores[r + i < kRows ? r + i : r][c];
+          // An addition runs beside the multiplications, on units of its own.
+          p[i] = V::template exp2<A::kExpDegree>(A::kScaledQueries ? V::sub(score, shift) : V::fmsub(score, factor, shift));
+          total = V::add(total, p[i]);
+        } else {
+          p[i] = V::zero();
+        }
+      }
+      A::store_keys(t.out + r / A::kPair * t.out_row + c * V::kWidth, p);
+    }
+    V::store(t.total + c * V::kWidth, total);
+  }
+}
 
 template <class A, TileStore kStore, int kRows, int kCols>
 void tile(const TileOperands& t) {
@@ -68,6 +99,7 @@ void tile(const TileOperands& t) {
       for (int c = 0; c < kCols; ++c) sum[r][c] = V::add(V::load(t.out + r * t.out_row + c * V::kWidth), sum[r][c]);
     }
   }
+  if constexpr (kStore == TileStore::probabilities) return store_probabilities<A, kRows, kCols>(t, sum);
   if constexpr (kStore == TileStore::assign_maximum || kStore == TileStore::add_maximum) {
     ATTENTION_UNROLL
     for (int c = 0; c < kCols; ++c) {
@@ -92,17 +124,26 @@ constexpr TileFunction tile_of_rows(std::integer_sequence<int, kRow...>, int64_t
   return functions[rows - 1];
 }
 
+constexpr int kMostRows = 12;
+
 // One group of columns, its rows cut by the register budget.
 template <class A, TileStore kStore, int kCols>
 void multiply_columns(TileOperands t, int64_t rows) {
-  constexpr int kMost = A::V::kAccumulators / kCols < 12 ? A::V::kAccumulators / kCols : 12;
+  // Rows that share a slot of the result stay in one group.
+  constexpr int kUnit = kStore == TileStore::probabilities ? A::kPair : 1;
+  constexpr int kMost = A::V::kAccumulators / kCols < kMostRows ? A::V::kAccumulators / kCols : kMostRows;
+  static_assert(kMost % kUnit == 0, "a group holds whole slots");
+  const int64_t units = (rows + kUnit - 1) / kUnit;
   const int64_t groups = (rows + kMost - 1) / kMost;
   for (int64_t g = 0; g < groups; ++g) {
+    if (t.ahead) t.ahead->some();
     // Even shares, so that no group falls to one or two rows, whose few chains would wait for the latency of the adder.
-    const int64_t count = rows / groups + (g < rows % groups ? 1 : 0);
+    const int64_t share = kUnit * (units / groups + (g < units % groups ? 1 : 0));
+    const int64_t count = share < rows ? share : rows;
     tile_of_rows<A, kStore, kCols>(std::make_integer_sequence<int, kMost>(), count)(t);
+    rows -= count;
     t.a += count * t.a_row;
-    t.out += count * t.out_row;
+    t.out += count / kUnit * t.out_row;
   }
 }
 
@@ -124,15 +165,19 @@ void multiply(const TileOperands& operands, int64_t rows, int64_t vectors) {
     t.b += count * V::kWidth;
     t.out += count * V::kWidth;
     if (t.maximum) t.maximum += count * V::kWidth;
+    if (t.shift) t.shift += count * V::kWidth;
+    if (t.total) t.total += count * V::kWidth;
   }
 }
 
-// The same for long sums: cut into pieces whose part of b stays in the first cache.
+// Steps whose part of b stays in the first cache.
+constexpr int64_t kPiece = 128;
+
+// The same for long sums, cut into pieces.
 template <class A, bool kMaximum>
 void multiply_long(const TileOperands& operands, int64_t rows, int64_t vectors) {
   constexpr TileStore kFirst = kMaximum ? TileStore::assign_maximum : TileStore::assign;
   constexpr TileStore kLast = kMaximum ? TileStore::add_maximum : TileStore::add;
-  constexpr int64_t kPiece = 128;
   const int64_t pieces = (operands.steps + kPiece - 1) / kPiece;
   if (pieces == 1) return multiply<A, kFirst>(operands, rows, vectors);
   TileOperands t = operands;

@@ -405,20 +405,46 @@ void test_bias() {
 }
 
 // Scores that climb from block to block of keys, by little (the running maximum is left behind) and by much (it is raised each time).
+void check_climbing(Setup& s, float step, const Limits& limit) {
+  const Truth truth = reference(s, true);
+  attention_forward(s.p, 1);
+  const std::string what = describe(s.c) + " climbing by " + std::to_string(step);
+  expect_near(s.out.get(), truth.out, limit.out, what + " out");
+  expect_near(s.lse, truth.lse, limit.lse, what + " lse");
+  attention_backward(s.p, s.g, 1);
+  expect_near(s.dv.get(), truth.dv, limit.gradient, what + " dv");
+}
+
 void test_climbing() {
   for (AttentionType type : kTypes) {
     for (float step : {0.002f, 0.03f, 0.1f, -0.03f}) {
-      const Case c = {2, 1, 70, 400, 40, 40, type, Layout::tokens, Bias::per_key};
-      Setup s(c);
-      for (size_t j = 0; j < s.bias.size(); ++j) s.bias[j] = step * static_cast<float>(j % 400);
-      const Truth truth = reference(s, true);
-      attention_forward(s.p, 1);
-      const Limits limit = limits(type);
-      const std::string what = describe(c) + " climbing by " + std::to_string(step);
-      expect_near(s.out.get(), truth.out, limit.out, what + " out");
-      expect_near(s.lse, truth.lse, limit.lse, what + " lse");
-      attention_backward(s.p, s.g, 1);
-      expect_near(s.dv.get(), truth.dv, limit.gradient, what + " dv");
+      Setup by_bias({2, 1, 70, 400, 40, 40, type, Layout::tokens, Bias::per_key});
+      for (size_t j = 0; j < by_bias.bias.size(); ++j) by_bias.bias[j] = step * static_cast<float>(j % 400);
+      check_climbing(by_bias, step, limits(type));
+
+      Setup by_keys({2, 1, 70, 401, 40, 40, type, Layout::tokens});
+      for (size_t i = 0; i < by_keys.q_values.size(); i += 40) by_keys.q_values[i] = 1.0f;
+      for (size_t j = 0; j < by_keys.k_values.size(); j += 40) {
+        by_keys.k_values[j] = step / by_keys.p.scale * static_cast<float>(j / 40 % 401);
+      }
+      by_keys.store();
+      // A float32 score of 40, summed from terms as large, is off by 5e-6, and so are the probabilities.
+      Limits limit = limits(type);
+      if (type == AttentionType::f32) limit.out = limit.gradient = 1e-5;
+      check_climbing(by_keys, step, limit);
+    }
+  }
+}
+
+// Scores so high that an exponential under an earlier block's maximum is infinite, and a first block of keys whose scores are all -inf.
+void test_late_maximum() {
+  for (AttentionType type : kTypes) {
+    for (float first : {-300.0f, -kInfinity}) {
+      Setup s({1, 2, 70, 300, 40, 40, type});
+      for (size_t i = 0; i < s.q_values.size(); i += 40) s.q_values[i] = 1.0f;
+      for (size_t j = 0; j < s.k_values.size(); j += 40) s.k_values[j] = j / 40 % 300 < 150 ? first / s.p.scale : 0.0f;
+      s.store();
+      check_climbing(s, first, limits(type));
     }
   }
 }
@@ -443,6 +469,7 @@ void test_non_finite() {
   const std::vector<Poison> poisons = {
       {"NaN in q", [](Setup& s) { s.q_values[5 * 40 + 3] = kNaN; }},
       {"NaN in k", [](Setup& s) { s.k_values[7 * 40 + 1] = kNaN; }},
+      {"NaN in a late k", [](Setup& s) { s.k_values[207 * 40 + 1] = kNaN; }},
       {"NaN in v", [](Setup& s) { s.v_values[7 * 40 + 1] = kNaN; }},
       {"inf in q", [](Setup& s) { s.q_values[5 * 40 + 3] = kInfinity; }},
       {"inf in k", [](Setup& s) { s.k_values[200 * 40 + 1] = kInfinity; }},
@@ -547,6 +574,7 @@ int main() {
     test_bias();
     test_scale();
     test_climbing();
+    test_late_maximum();
     test_non_finite();
     test_partial_gradients();
     test_empty();
