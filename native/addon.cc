@@ -233,7 +233,7 @@ napi_value run(napi_env env, napi_callback_info info) {
         continue;
       }
       const StoragePtr& storage = instance.get(handle);
-      require(storage->elements == elements, "a tensor of ", storage->elements, " numbers cannot have shape ", shape.text());
+      require(storage->elements == elements, "a tensor of ", storage->elements, " numbers cannot have shape ", shape);
       call.inputs.emplace_back(storage, shape);
     }
     if (arguments.given(1)) read_attributes(arguments, arguments.values[1], &call.attributes);
@@ -280,7 +280,7 @@ napi_value create(napi_env env, napi_callback_info info) {
       require(!__builtin_mul_overflow(elements, static_cast<int64_t>(dim), &elements), "a shape is too large");
     }
     require(elements <= static_cast<int64_t>(length / size_of(from)) && static_cast<size_t>(elements) * size_of(from) == length, "shape ",
-            shape.text(), " of ", name_of(from), " needs ", elements, " numbers, the array has ", length, " bytes");
+            shape, " of ", name_of(from), " needs ", elements, " numbers, the array has ", length, " bytes");
     const bool weight = arguments.given(5) && arguments.flag(5);
     Tensor result = Tensor::empty(to, shape, weight ? Purpose::weights : Purpose::work);
     if (arguments.given(4)) {

@@ -17,12 +17,10 @@ const char* name_of(DType type) {
   }
 }
 
-std::string Shape::text() const {
-  std::ostringstream out;
+std::ostream& operator<<(std::ostream& out, const Shape& shape) {
   out << '[';
-  for (int i = 0; i < rank; ++i) out << (i ? "," : "") << dims[i];
-  out << ']';
-  return out.str();
+  for (int i = 0; i < shape.rank; ++i) out << (i ? "," : "") << shape.dims[i];
+  return out << ']';
 }
 
 Storage::Storage(DType type, int64_t count, Purpose purpose) : dtype(type), elements(count) {
@@ -39,14 +37,19 @@ BufferPtr Storage::plain_buffer(Purpose purpose) const {
 Tensor Tensor::empty(DType type, const Shape& shape, Purpose purpose) {
   int64_t count = 1;
   for (int i = 0; i < shape.rank; ++i) {
-    require(shape.dims[i] >= 0, "shape ", shape.text(), " has a negative dimension");
-    require(!__builtin_mul_overflow(count, shape.dims[i], &count) && count < (int64_t{1} << 44), "shape ", shape.text(),
+    require(shape.dims[i] >= 0, "shape ", shape, " has a negative dimension");
+    require(!__builtin_mul_overflow(count, shape.dims[i], &count) && count < (int64_t{1} << 44), "shape ", shape,
             " is too large");
   }
   return Tensor(std::make_shared<Storage>(type, count, purpose), shape);
 }
 
-std::string Tensor::text() const { return storage ? std::string(name_of(dtype())) + shape.text() : "none"; }
+std::string Tensor::text() const {
+  if (!storage) return "none";
+  std::ostringstream out;
+  out << name_of(dtype()) << shape;
+  return out.str();
+}
 
 const void* Tensor::raw() const {
   if (!held_) held_ = storage->plain_buffer();

@@ -55,8 +55,10 @@ struct Shape {
     return true;
   }
   bool operator!=(const Shape& other) const { return !(*this == other); }
-  std::string text() const;
 };
+
+/// Shapes go to require() as they are: a text made for each call costs more than a small kernel.
+std::ostream& operator<<(std::ostream& out, const Shape& shape);
 
 /// A weight in the blocked format of the matrix engine; made by the kernels that use it (cpu/packed.h).
 struct PackedWeights {

@@ -1,4 +1,5 @@
 #include <cstring>
+#include <utility>
 
 #include "core/kernel.h"
 #include "cpu/convert.h"
@@ -110,7 +111,7 @@ void run(const Ready& ready, const void* x, const void* weights, const Tensor& b
                       {DNNL_ARG_DST, memory(ready.output, y)}};
   if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({bias.elements()}, DType::f32, Tag::a), bias.raw()));
   if (ready.epilogue.residual) arguments.emplace(ready.epilogue.residual_argument(), memory(ready.output, residual));
-  execute(ready.primitive, ready.scratch, arguments);
+  execute(ready.primitive, ready.scratch, std::move(arguments));
 }
 
 /// y = activation(conv(x, filter) + bias) + residual, which may be empty. All in the compute type.
@@ -147,7 +148,7 @@ void convolve_upsampled(const Geometry& g, const Tensor& x, const Tensor& filter
     phases.push_back(small);
     ready.push_back(prepare(small, type, y.dtype(), static_cast<bool>(bias), epilogue, nullptr));
   }
-  auto packed = std::dynamic_pointer_cast<Packed>(filter.storage->packed);
+  auto packed = packed_as<Packed>(filter.storage->packed);
   bool fits = packed && packed->kind == 'u' && packed->parts.size() == 4;
   for (int i = 0; fits && i < 4; ++i) fits = packed->parts[i].packed == ready[i]->weights;
   if (!fits) {
@@ -259,7 +260,7 @@ void fused(Call& call) {
   }
   require(!bias || (is_float(bias.dtype()) && bias.elements() == g.out), "bias needs ", g.out, " numbers");
   require(!residual || (is_float(residual.dtype()) && residual.shape == shape), "residual needs the shape of the result, ",
-          shape.text());
+          shape);
   require(!embedding || (is_float(embedding.dtype()) && embedding.shape.rank == 2 && embedding.shape[0] == g.batch &&
                          embedding.shape[1] == g.out),
           "timeEmbedding needs shape [", g.batch, ",", g.out, "]");
@@ -321,7 +322,7 @@ void backprop_input(Call& call) {
   const Tensor dy = as_type(call.input(0), DType::f32), filter = as_type(call.input(1), DType::f32);
   const Shape shape = call.attributes.shape("inputShape");
   const Geometry g(shape, filter.shape, call.attributes);
-  require(dy.shape == g.output(), "dy has shape ", dy.shape.text(), " where ", g.output().text(), " is expected");
+  require(dy.shape == g.output(), "dy has shape ", dy.shape, " where ", g.output(), " is expected");
   Tensor dx = Tensor::empty(DType::f32, shape);
   if (dx.elements() == 0 || dy.elements() == 0) {
     fill_zero(dx);
@@ -353,7 +354,7 @@ void backprop_filter(Call& call) {
   const Tensor x = as_type(call.input(0), DType::f32), dy = as_type(call.input(1), DType::f32);
   const Shape shape = call.attributes.shape("filterShape");
   const Geometry g(x.shape, shape, call.attributes);
-  require(dy.shape == g.output(), "dy has shape ", dy.shape.text(), " where ", g.output().text(), " is expected");
+  require(dy.shape == g.output(), "dy has shape ", dy.shape, " where ", g.output(), " is expected");
   Tensor dw = Tensor::empty(DType::f32, shape);
   if (dw.elements() == 0 || dy.elements() == 0) {
     fill_zero(dw);

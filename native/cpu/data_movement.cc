@@ -46,7 +46,7 @@ void strided_slice(Call& call) {
   for (int i = 0; i < shape.rank; ++i) {
     const int64_t last = begin[i] + (shape.dims[i] - 1) * step[i];
     require(shape.dims[i] == 0 || (begin[i] >= 0 && begin[i] < x.shape.dims[i] && last >= 0 && last < x.shape.dims[i]),
-            "slice ", begin[i], " + ", shape.dims[i], " x ", step[i], " leaves dimension ", i, " of ", x.shape.text());
+            "slice ", begin[i], " + ", shape.dims[i], " x ", step[i], " leaves dimension ", i, " of ", x.shape);
     from[i] = strides[i] * step[i];
     offset += strides[i] * begin[i];
   }
@@ -74,7 +74,7 @@ void concat(Call& call) {
   for (const Tensor& x : call.inputs) {
     require(x && x.shape.rank == first.rank, "expects inputs of one rank");
     for (int i = 0; i < first.rank; ++i)
-      require(i == axis || x.shape[i] == first[i], "shapes ", first.text(), " and ", x.shape.text(), " differ outside axis ", axis);
+      require(i == axis || x.shape[i] == first[i], "shapes ", first, " and ", x.shape, " differ outside axis ", axis);
     shape[axis] += x.shape[axis];
   }
   const DType type = common_type(call);
@@ -106,7 +106,7 @@ void pack(Call& call) {
   contiguous_strides(first, from);
   for (int i = 0; i < first.rank; ++i) to[i] = strides[i < axis ? i : i + 1];
   for (const Tensor& input : call.inputs) {
-    require(input.shape == first, "expects inputs of one shape, got ", first.text(), " and ", input.shape.text());
+    require(input.shape == first, "expects inputs of one shape, got ", first, " and ", input.shape);
     const Tensor x = as_type(input, type);
     if (x.elements()) strided_copy(size, first, x.raw(), from, y.mutable_data<char>() + at++ * strides[axis] * size, to);
   }
@@ -196,7 +196,7 @@ void tile(Call& call) {
 void broadcast_to(Call& call) {
   const Tensor& x = call.input(0);
   const Shape shape = call.attributes.shape("shape");
-  require(broadcast_shape(x.shape, shape) == shape, "cannot broadcast ", x.shape.text(), " to ", shape.text());
+  require(broadcast_shape(x.shape, shape) == shape, "cannot broadcast ", x.shape, " to ", shape);
   int64_t strides[kMaxRank], from[kMaxRank], to[kMaxRank];
   contiguous_strides(x.shape, strides);
   contiguous_strides(shape, to);
@@ -214,7 +214,7 @@ void reverse(Call& call) {
   contiguous_strides(x.shape, from);
   contiguous_strides(x.shape, to);
   for (int64_t axis : call.attributes.integers("dims")) {
-    require(axis >= 0 && axis < x.shape.rank, "axis ", axis, " is not a dimension of ", x.shape.text());
+    require(axis >= 0 && axis < x.shape.rank, "axis ", axis, " is not a dimension of ", x.shape);
     offset += (x.shape.dims[axis] - 1) * from[axis];
     from[axis] = -from[axis];
   }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "core/kernel.h"
 #include "cpu/convert.h"
@@ -69,7 +70,7 @@ void multiply_packed(const Product& p, const Ready& ready, const void* x, const 
                       {DNNL_ARG_DST, memory(ready.output, y)}};
   if (p.bias) arguments.emplace(DNNL_ARG_BIAS, memory(ready.bias, bias));
   if (p.epilogue.residual) arguments.emplace(p.epilogue.residual_argument(), memory(ready.output, residual));
-  execute(ready.primitive, ready.scratch, arguments);
+  execute(ready.primitive, ready.scratch, std::move(arguments));
 }
 
 /// The same, packing the weights first where they are not. Returns the packed numbers that it used.
@@ -143,7 +144,7 @@ void linear_kernel(Call& call) {
   shape[-1] = geglu ? weight.shape[1] / 2 : weight.shape[1];
   require(!bias || (is_float(bias.dtype()) && bias.elements() == weight.shape[1]), "bias needs ", weight.shape[1], " numbers");
   require(!residual || (is_float(residual.dtype()) && residual.shape == shape), "residual needs the shape of the result, ",
-          shape.text());
+          shape);
   Tensor& y = call.output(x.dtype(), shape);
   if (y.elements() == 0) return;
   require(weight.shape[0] > 0, "needs at least one input feature");
@@ -161,7 +162,7 @@ void packed_qkv(Call& call) {
   Tensor offsets = biased ? Tensor::empty(DType::f32, {3 * inner}) : Tensor();
   for (int i = 0; i < 3; ++i) {
     const Tensor &w = weights[i], &b = call.optional(4 + i);
-    require(is_float(w.dtype()) && w.shape == expected, "weight ", i, " needs shape ", expected.text(), ", got ", w.shape.text());
+    require(is_float(w.dtype()) && w.shape == expected, "weight ", i, " needs shape ", expected, ", got ", w.shape);
     require(w.dtype() == weights[0].dtype(), "weights are of types ", name_of(weights[0].dtype()), " and ", name_of(w.dtype()));
     require(static_cast<bool>(b) == biased, "expects three biases or none");
     require(!b || (is_float(b.dtype()) && b.elements() == inner), "bias ", i, " needs ", inner, " numbers");
@@ -223,7 +224,7 @@ void batch_matmul(Call& call) {
                       {DNNL_ARG_WEIGHTS, memory(ready->weights, right.raw())},
                       {DNNL_ARG_DST, memory(ready->output, output.raw())}};
   if (with_bias) arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc, offsets.raw()));
-  execute(ready->primitive, ready->scratch, arguments);
+  execute(ready->primitive, ready->scratch, std::move(arguments));
   if (result != type) convert(type, output.raw(), result, y.mutable_raw(), y.elements());
 }
 

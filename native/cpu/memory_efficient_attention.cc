@@ -98,7 +98,7 @@ AttentionProblem describe(const Layout& l, DType type, const Operands& operands,
     int64_t strides[4], step = 1;
     for (int i = 1; i <= 4; ++i) {
       const int64_t dim = i <= bias.shape.rank ? bias.shape.dims[bias.shape.rank - i] : 1;
-      require(dim == 1 || dim == full.dims[4 - i], "bias ", bias.shape.text(), " does not broadcast to ", full.text());
+      require(dim == 1 || dim == full.dims[4 - i], "bias ", bias.shape, " does not broadcast to ", full);
       strides[4 - i] = dim == 1 ? 0 : step;
       step *= dim;
     }
@@ -127,7 +127,7 @@ struct Saved {
       : dy(as_type(call.input(0), type)), out(as_type(given_out, type)), lse(as_type(given_lse, DType::f32)),
         bias(given_bias ? as_type(given_bias, DType::f32) : Tensor()) {
     require(out.shape == l.shape(l.queries, l.value_size) && dy.shape == out.shape, "dy and out need shape ",
-            l.shape(l.queries, l.value_size).text());
+            l.shape(l.queries, l.value_size));
     require(lse.elements() == l.batch * l.heads * l.queries, "lse needs one number per query");
   }
 };

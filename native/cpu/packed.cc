@@ -35,7 +35,7 @@ void Packed::unpack(void* plain) const {
 }
 
 const Desc* packed_format(const Tensor& weights, char kind, const Dims& dims) {
-  const auto* packed = dynamic_cast<const Packed*>(weights.storage->packed.get());
+  const auto packed = packed_as<Packed>(weights.storage->packed);
   return packed && packed->kind == kind && packed->parts[0].dims == dims ? &packed->parts[0].packed : nullptr;
 }
 
@@ -55,7 +55,7 @@ void pack_part(Packed& packed, const Dims& dims, Tag order, const void* numbers,
 
 std::shared_ptr<const Packed> pack(const Tensor& weights, char kind, DType computed, const Dims& dims, Tag order, const Desc& wanted) {
   Storage& storage = *weights.storage;
-  if (auto packed = std::dynamic_pointer_cast<Packed>(storage.packed)) {
+  if (const auto packed = packed_as<Packed>(storage.packed)) {
     if (packed->kind == kind && packed->parts[0].dims == dims && packed->parts[0].packed == wanted) return packed;
   }
   const Tensor numbers = as_type(Tensor(weights.storage, weights.shape), computed);
@@ -93,7 +93,7 @@ std::shared_ptr<const Packed> packed_together(const std::array<Tensor, 3>& weigh
   const Dims dims{weights[0].shape[0], 3 * weights[0].shape[1]};
   std::shared_ptr<const Packed> whole;
   for (int i = 0; i < 3; ++i) {
-    const auto* one = dynamic_cast<const PackedTogether*>(weights[i].storage->packed.get());
+    const auto one = packed_as<PackedTogether>(weights[i].storage->packed);
     if (!one || one->index != i || (whole && one->whole != whole)) return nullptr;
     whole = one->whole;
   }

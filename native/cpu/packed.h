@@ -1,9 +1,19 @@
 #pragma once
 #include <array>
+#include <memory>
+#include <typeinfo>
 
 #include "cpu/dnnl_api.h"
 
 namespace td::onednn {
+
+/// The packed weights as that form of them, or null. Compares types for equality: a dynamic cast walks the bases, at a tenth of the time
+/// of a small product.
+template <typename Form>
+std::shared_ptr<Form> packed_as(const std::shared_ptr<PackedWeights>& weights) {
+  const PackedWeights* form = weights.get();
+  return form && typeid(*form) == typeid(Form) ? std::static_pointer_cast<Form>(weights) : nullptr;
+}
 
 /// The weights in the format asked for: the copy kept with the storage when it fits, else made now and kept. Drops the
 /// plain numbers of a storage marked as weight. `order` is that of the plain numbers; `wanted` is of the compute type.

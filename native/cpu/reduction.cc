@@ -27,7 +27,7 @@ Grouped group_axes(Call& call, const char* name) {
   const int rank = x.shape.rank;
   bool reduced[kMaxRank] = {};
   for (int64_t axis : axes) {
-    require(axis >= 0 && axis < std::max(rank, 1), "axis ", axis, " is not a dimension of ", x.shape.text());
+    require(axis >= 0 && axis < std::max(rank, 1), "axis ", axis, " is not a dimension of ", x.shape);
     reduced[axis] = true;
   }
   Grouped grouped{x, 1, 1, 1, {}};
@@ -240,7 +240,7 @@ void cumulate(Call& call) {
   const bool integers = !is_float(call.input(0).dtype());
   const Tensor x = as_type(call.input(0), integers ? DType::i32 : DType::f32);
   const int64_t axis = call.attributes.integer("axis");
-  require(axis >= 0 && axis < x.shape.rank, "axis ", axis, " is not a dimension of ", x.shape.text());
+  require(axis >= 0 && axis < x.shape.rank, "axis ", axis, " is not a dimension of ", x.shape);
   const bool exclusive = call.attributes.flag("exclusive"), backwards = call.attributes.flag("reverse");
   const int64_t n = x.shape[axis], inner = x.shape.product(axis + 1, x.shape.rank);
   Tensor y = Tensor::empty(x.dtype(), x.shape);

@@ -65,8 +65,8 @@ void resize_nearest(Call& call) {
 void resize_nearest_gradient(Call& call) {
   const Tensor &images = call.input(0), dy = as_type(call.input(1), DType::f32);
   require(images.shape.rank == 4 && dy.shape.rank == 4, "expects images and dy of rank 4");
-  require(dy.shape[0] == images.shape[0] && dy.shape[3] == images.shape[3], "dy ", dy.shape.text(), " differs from images ",
-          images.shape.text(), " in batch or channels");
+  require(dy.shape[0] == images.shape[0] && dy.shape[3] == images.shape[3], "dy ", dy.shape, " differs from images ",
+          images.shape, " in batch or channels");
   require(images.elements() > 0 || dy.elements() == 0, "cannot enlarge an empty image");
   const Resize r(images.shape, dy.shape[1], dy.shape[2], call.attributes);
   const simd::Loops& loops = simd::loops();

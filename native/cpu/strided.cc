@@ -13,7 +13,7 @@ Shape broadcast_shape(const Shape& a, const Shape& b) {
   result.rank = std::max(a.rank, b.rank);
   for (int i = 1; i <= result.rank; ++i) {
     const int64_t x = i <= a.rank ? a.dims[a.rank - i] : 1, y = i <= b.rank ? b.dims[b.rank - i] : 1;
-    require(x == y || x == 1 || y == 1, "shapes ", a.text(), " and ", b.text(), " cannot be broadcast together");
+    require(x == y || x == 1 || y == 1, "shapes ", a, " and ", b, " cannot be broadcast together");
     result.dims[result.rank - i] = x == 1 ? y : x;
   }
   return result;
