@@ -1,5 +1,6 @@
 #include "test/check.h"
 #include "cpu/convert.h"
+#include "cpu/simd/loops.h"
 #include "cpu/strided.h"
 
 using namespace td;
@@ -82,7 +83,33 @@ TEST(functions_pass_on_what_is_not_finite) {
   CHECK(std::isnan(values("Tanh")[0]) && values("Tanh")[1] == 1 && values("Tanh")[2] == -1);
   CHECK(std::isnan(values("Sigmoid")[0]) && values("Sigmoid")[1] == 1 && values("Sigmoid")[2] == 0);
   CHECK(std::isnan(values("Erf")[0]) && values("Erf")[1] == 1 && values("Erf")[2] == -1);
+  CHECK(std::isnan(values("Silu")[0]) && values("Silu")[1] == INFINITY && std::isnan(values("Silu")[2]));
   CHECK(std::isnan(values("Relu")[0]) && std::isnan(values("Gelu")[0]));
+}
+
+TEST(geglu_rows_are_as_precise_as_their_type) {
+  const int64_t inner = 24001;
+  std::vector<float> x(2 * inner, 1.0f);
+  for (int64_t i = 0; i < inner; ++i) x[inner + i] = static_cast<float>(i - 12000) * 1e-3f;
+  x[inner] = NAN;
+  x[inner + 1] = INFINITY;
+  x[inner - 1] = INFINITY;
+  const auto gelu = [](double v) { return v * 0.5 * std::erfc(-v / std::sqrt(2.0)); };
+  // Beside the rounding of the result: float32 is off where it cancels, bfloat16 by its polynomial.
+  const std::pair<DType, std::pair<double, double>> bounds[] = {
+      {DType::f32, {1e-6, 3e-7}}, {DType::bf16, {1.7e-5, 1.0 / 256}}, {DType::f16, {1e-6, 1.0 / 2048}}};
+  for (const auto& [type, bound] : bounds) {
+    Tensor y = Tensor::empty(type, {inner});
+    simd::loops().geglu_row(type, x.data(), nullptr, y.mutable_raw(), inner);
+    const std::vector<float> values = floats(y);
+    CHECK(std::isnan(values[0]) && values[1] == INFINITY && values[inner - 1] == INFINITY);
+    double worst = 0;
+    for (int64_t i = 2; i < inner - 1; ++i) {
+      const double expected = gelu(x[inner + i]);
+      worst = std::max(worst, std::fabs(values[i] - expected) / (bound.first + bound.second * std::fabs(expected)));
+    }
+    if (!(worst <= 1)) check::fail(__FILE__, __LINE__, std::string("GEGLU in ") + name_of(type) + " is off by " + std::to_string(worst) + " bounds");
+  }
 }
 
 TEST(halves_round_to_nearest_even) {
