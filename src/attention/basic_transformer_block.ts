@@ -80,29 +80,38 @@ export class BasicTransformerBlock {
 
   /** Computes both attentions in another way from now on; the weights stay. */
   setAttention(setting: AttentionName | AttentionOptions): void {
+    this._planAttention(setting)();
+  }
+
+  /** Builds both attentions of a setting; calling the result puts them in place. A setting that cannot be throws here. */
+  _planAttention(setting: AttentionName | AttentionOptions): () => void {
     const [first, second] = [this.attn1, this.attn2].map((attention) =>
       createAttention(setting, attention.projections),
     ) as [CrossAttention, CrossAttention];
-    this.attn1 = first;
-    this.attn2 = second;
-    this.setting = setting;
-    this.beforeSlicing = null;
+    return () => {
+      this.attn1 = first;
+      this.attn2 = second;
+      this.setting = setting;
+      this.beforeSlicing = null;
+    };
   }
 
   /**
-   * Computes attention in slices of that many rows of batch x heads; null computes as before slicing.
+   * Plans attention in slices of that many rows of batch x heads, as _planAttention does; null computes as before slicing.
    * Source: diffusers/models/attention_processor.py (set_attention_slice).
    *
    * @throws InvalidArgumentError when the slice is larger than the number of heads
    */
-  _setAttentionSlice(sliceSize: SliceSize | null): void {
-    const before = this.beforeSlicing ?? this.setting;
-    if (sliceSize !== null) {
-      this.setAttention(resolveAttention({ name: 'sliced', sliceSize }));
-      this.beforeSlicing = before;
-    } else if (this.beforeSlicing) {
-      this.setAttention(before);
+  _planAttentionSlice(sliceSize: SliceSize | null): () => void {
+    if (sliceSize === null) {
+      return this.beforeSlicing ? this._planAttention(this.beforeSlicing) : () => {};
     }
+    const before = this.beforeSlicing ?? this.setting;
+    const put = this._planAttention(resolveAttention({ name: 'sliced', sliceSize }));
+    return () => {
+      put();
+      this.beforeSlicing = before;
+    };
   }
 
   /** hiddenStates [B, N, dim] -> [B, N, dim]. */

@@ -190,22 +190,22 @@ export class UNet2DConditionModel extends Model {
     return [...ofLayers(this.downBlocks), ...mid, ...ofLayers(this.upBlocks)];
   }
 
-  /** Computes attention in another way from now on; see ATTENTION_NAMES. */
+  /** Computes attention in another way from now on, see ATTENTION_NAMES; in every block, or when it throws in none. */
   setAttention(setting: AttentionSetting): void {
     const resolved = resolveAttention(setting);
-    for (const block of this.transformerBlocks) {
-      block.setAttention(resolved);
+    for (const put of this.transformerBlocks.map((block) => block._planAttention(resolved))) {
+      put();
     }
   }
 
   /**
-   * Attention slicing in every block; see BasicTransformerBlock._setAttentionSlice. null computes as before slicing.
+   * Attention slicing in every block, or when it throws in none. null computes as before slicing.
    *
    * @throws InvalidArgumentError when the slice is larger than a layer's number of heads
    */
   setAttentionSlice(sliceSize: SliceSize | null): void {
-    for (const block of this.transformerBlocks) {
-      block._setAttentionSlice(sliceSize);
+    for (const put of this.transformerBlocks.map((block) => block._planAttentionSlice(sliceSize))) {
+      put();
     }
   }
 

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { ATTENTION_NAMES, applyTokenMerging, removeTokenMerging } from '../../src/attention/index.js';
 import { InvalidArgumentError } from '../../src/errors.js';
+import { UNet2DConditionModel } from '../../src/models/index.js';
 import { StableDiffusionPipeline } from '../../src/pipelines/index.js';
 import { relativeL2 } from '../support/compare.js';
 
@@ -62,6 +63,27 @@ describe('setAttention', () => {
     expect(() => pipe.setAttention({ name: 'sliced', sliceSize: 99 })).toThrow(/at most the layer's 4 heads, got 99/);
     await latents();
     expect(Object.keys(pipe.attentionStatistics)).toEqual(['sub-quadratic']);
+  });
+
+  test('a setting that only some blocks can take changes none', () => {
+    const unet = UNet2DConditionModel.fromConfig({
+      block_out_channels: [32, 64],
+      down_block_types: ['CrossAttnDownBlock2D', 'CrossAttnDownBlock2D'],
+      up_block_types: ['CrossAttnUpBlock2D', 'CrossAttnUpBlock2D'],
+      attention_head_dim: [8, 4],
+      layers_per_block: 1,
+      cross_attention_dim: 16,
+    });
+    unet.setAttention('sub-quadratic');
+    const before = unet.transformerBlocks.map((block) => block.attn1);
+    expect(() => unet.setAttention({ name: 'sliced', sliceSize: 8 })).toThrow(/at most the layer's 4 heads, got 8/);
+    expect(() => unet.setAttentionSlice(8)).toThrow(/at most the layer's 4 heads, got 8/);
+    expect(unet.transformerBlocks.every((block, i) => block.attn1 === before[i])).toBe(true);
+    unet.setAttentionSlice(4);
+    unet.setAttentionSlice(null);
+    const classes = unet.transformerBlocks.map((block) => block.attn1.constructor);
+    expect(classes).toEqual(before.map((attention) => attention.constructor));
+    unet.dispose();
   });
 
   test('too little memory is an error that names class and size, and the next picture works', async () => {
