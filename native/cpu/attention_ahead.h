@@ -8,7 +8,7 @@
 namespace tfjs_diffusers {
 namespace attention_detail {
 
-// The functions are always inline: one that the compiler finds to do nothing but prefetching, GCC drops the calls of.
+// Always inline: GCC takes a function that does nothing but prefetch for one without effect, and drops the calls.
 class Ahead {
  public:
   ATTENTION_INLINE void clear() { count_ = 0; }

@@ -37,7 +37,6 @@ struct TileOperands {
 // probabilities: out = 2^(sum * factor - shift[col]), kPair rows to a slot; total[col] += the sum over the rows.
 enum class TileStore { assign, assign_maximum, add, add_maximum, probabilities };
 
-
 // Scores of a tile to probabilities while they are in registers.
 template <class A, int kRows, int kCols>
 ATTENTION_INLINE void store_probabilities(const TileOperands& t, const typename A::V::F (&scores)[kRows][kCols]) {
