@@ -89,8 +89,8 @@ std::shared_ptr<const Ready> prepare(const Geometry& g, DType type, DType output
       done.residual = false;
       description = describe(done);
     }
-    return Ready{dnnl::convolution_forward(description), source, description.weights_desc(), output,
-                 description.scratchpad_desc(), done};
+    return Ready(dnnl::convolution_forward(description), source, description.weights_desc(), output, description.scratchpad_desc(),
+                 done, bias_desc);
   };
   auto ready = PrimitiveCache::instance().get(key.text(), make);
   if (format && !(ready->weights == *format)) return std::make_shared<const Ready>(make());
@@ -106,11 +106,11 @@ Tensor add(const Tensor& a, const Tensor& b) {
 }
 
 void run(const Ready& ready, const void* x, const void* weights, const Tensor& bias, const void* residual, void* y) {
-  Arguments arguments{{DNNL_ARG_SRC, memory(ready.source, x)},
-                      {DNNL_ARG_WEIGHTS, memory(ready.weights, weights)},
-                      {DNNL_ARG_DST, memory(ready.output, y)}};
-  if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(desc({bias.elements()}, DType::f32, Tag::a), bias.raw()));
-  if (ready.epilogue.residual) arguments.emplace(ready.epilogue.residual_argument(), memory(ready.output, residual));
+  Arguments arguments{{DNNL_ARG_SRC, ready.at(Ready::kSource, x)},
+                      {DNNL_ARG_WEIGHTS, ready.at(Ready::kWeights, weights)},
+                      {DNNL_ARG_DST, ready.at(Ready::kOutput, y)}};
+  if (bias) arguments.emplace(DNNL_ARG_BIAS, ready.at(Ready::kBias, bias.raw()));
+  if (ready.epilogue.residual) arguments.emplace(ready.epilogue.residual_argument(), ready.at(Ready::kResidual, residual));
   execute(ready.primitive, ready.scratch, std::move(arguments));
 }
 

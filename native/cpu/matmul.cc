@@ -48,7 +48,7 @@ std::shared_ptr<const Ready> prepare(const Product& p, const Desc* format) {
     const Desc bias = desc({1, p.columns}, DType::f32, Tag::ab);
     const Desc output = desc({p.rows, p.columns}, p.output_type, Tag::ab);
     const auto description = matmul(source, weights, p.bias ? &bias : nullptr, output, attributes(p.epilogue, output));
-    return Ready{dnnl::matmul(description), source, description.weights_desc(), output, description.scratchpad_desc(), p.epilogue, bias};
+    return Ready(dnnl::matmul(description), source, description.weights_desc(), output, description.scratchpad_desc(), p.epilogue, bias);
   };
   auto ready = PrimitiveCache::instance().get(key.text(), make);
   // The key holds only the size of the format: formats of one size that differ are rare and get a primitive of their own.
@@ -65,11 +65,11 @@ double size_of_product(int64_t rows, int64_t in, int64_t columns) {
 void multiply_packed(const Product& p, const Ready& ready, const void* x, const void* weights, const void* bias, const void* residual,
                      void* y) {
   const ThreadsFor threads(size_of_product(p.rows, p.in, p.columns));
-  Arguments arguments{{DNNL_ARG_SRC, memory(ready.source, x)},
-                      {DNNL_ARG_WEIGHTS, memory(ready.weights, weights)},
-                      {DNNL_ARG_DST, memory(ready.output, y)}};
-  if (p.bias) arguments.emplace(DNNL_ARG_BIAS, memory(ready.bias, bias));
-  if (p.epilogue.residual) arguments.emplace(p.epilogue.residual_argument(), memory(ready.output, residual));
+  Arguments arguments{{DNNL_ARG_SRC, ready.at(Ready::kSource, x)},
+                      {DNNL_ARG_WEIGHTS, ready.at(Ready::kWeights, weights)},
+                      {DNNL_ARG_DST, ready.at(Ready::kOutput, y)}};
+  if (p.bias) arguments.emplace(DNNL_ARG_BIAS, ready.at(Ready::kBias, bias));
+  if (p.epilogue.residual) arguments.emplace(p.epilogue.residual_argument(), ready.at(Ready::kResidual, residual));
   execute(ready.primitive, ready.scratch, std::move(arguments));
 }
 
@@ -218,12 +218,12 @@ void batch_matmul(Call& call) {
     const Desc destination = desc({batch, m, n}, type, Tag::abc);
     const auto description =
         matmul(source, weights, with_bias ? &bias_desc : nullptr, destination, attributes({}, destination));
-    return Ready{dnnl::matmul(description), source, weights, destination, description.scratchpad_desc(), {}};
+    return Ready(dnnl::matmul(description), source, weights, destination, description.scratchpad_desc(), {}, bias_desc);
   });
-  Arguments arguments{{DNNL_ARG_SRC, memory(ready->source, left.raw())},
-                      {DNNL_ARG_WEIGHTS, memory(ready->weights, right.raw())},
-                      {DNNL_ARG_DST, memory(ready->output, output.raw())}};
-  if (with_bias) arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc, offsets.raw()));
+  Arguments arguments{{DNNL_ARG_SRC, ready->at(Ready::kSource, left.raw())},
+                      {DNNL_ARG_WEIGHTS, ready->at(Ready::kWeights, right.raw())},
+                      {DNNL_ARG_DST, ready->at(Ready::kOutput, output.raw())}};
+  if (with_bias) arguments.emplace(DNNL_ARG_BIAS, ready->at(Ready::kBias, offsets.raw()));
   execute(ready->primitive, ready->scratch, std::move(arguments));
   if (result != type) convert(type, output.raw(), result, y.mutable_raw(), y.elements());
 }
