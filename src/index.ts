@@ -10,8 +10,8 @@ export {
 } from './backends/index.js';
 export * from './errors.js';
 export * from './images/index.js';
-export { resolvePretrained } from './loaders/hub.js';
-export { openSafetensors, openStateDict, writeSafetensors } from './loaders/safetensors.js';
+export { resolvePretrained } from './loaders/hub/hub.js';
+export { openSafetensors, openStateDict, writeSafetensors } from './loaders/safetensors/index.js';
 export * from './models/index.js';
 export * from './ops/index.js';
 export * from './pipelines/index.js';

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { BackendError } from '../errors.js';
-import { loadAddon } from './onednn/addon.js';
-import { registerOneDnn } from './onednn/register.js';
+import { loadAddon } from './native/addon.js';
+import { registerOneDnn } from './native/register.js';
 
 export {
   type MemoryInfo,

@@ -1,5 +1,5 @@
 import { Command, CommanderError, Option } from 'commander';
-import { ATTENTION_NAMES } from '../attention/options.js';
+import { ATTENTION_NAMES } from '../attention/methods/options.js';
 import { BACKEND_NAMES } from '../backends/index.js';
 import { EXIT, reportError, usageMessage } from './exit.js';
 import { interruption } from './interruption.js';

@@ -1,9 +1,9 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readJson } from '../config/config.js';
 import { CheckpointError } from '../errors.js';
 import { warn } from '../utils/logging.js';
-import { readJson } from './config.js';
-import { openSafetensors, type SafetensorsFile } from './safetensors_file.js';
+import { openSafetensors, type SafetensorsFile } from './safetensors/file.js';
 import type { StateDict } from './state_dict.js';
 
 /** Names of the weights of a component, best first: of the variant, then plain; one file, then an index of shards. */

@@ -1,7 +1,7 @@
 import { CheckpointError } from '../errors.js';
-import type { StorageType } from './number_formats.js';
+import type { StorageType } from './safetensors/number_formats.js';
 
-export { BYTES_PER_ELEMENT, decodeToFloat32, type StorageType } from './number_formats.js';
+export { BYTES_PER_ELEMENT, decodeToFloat32, type StorageType } from './safetensors/number_formats.js';
 
 /** What a checkpoint says about a tensor; the shape is the file's own (for a convolution [out, in, height, width]). */
 export interface TensorInfo {

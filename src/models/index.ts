@@ -1,6 +1,4 @@
-export { AutoencoderKL, DiagonalGaussianDistribution } from './autoencoder_kl.js';
-export { CLIPTextModel, type CLIPTextOutput } from './clip_text_model.js';
-export { CLIPTextModelWithProjection } from './clip_text_model_with_projection.js';
+export { AutoencoderKL, DiagonalGaussianDistribution } from './autoencoders/autoencoder_kl.js';
 export {
   type ConfigJson,
   type FromConfigOptions,
@@ -9,4 +7,6 @@ export {
   type ModelOptions,
   type SaveOptions,
 } from './model.js';
-export { UNet2DConditionModel, type UNetInputs } from './unet_2d_condition.js';
+export { CLIPTextModel, type CLIPTextOutput } from './text_encoders/clip_text_model.js';
+export { CLIPTextModelWithProjection } from './text_encoders/clip_text_model_with_projection.js';
+export { UNet2DConditionModel, type UNetInputs } from './unets/unet_2d_condition.js';

@@ -1,10 +1,10 @@
 import { basename, join } from 'node:path';
 import type { AttentionSetting } from '../attention/index.js';
 import type { PhysicalType } from '../backends/types.js';
+import { readJson, writeJson } from '../config/config.js';
 import { InvalidArgumentError } from '../errors.js';
-import { readJson, writeJson } from '../loaders/config.js';
-import { encodeFromFloat32 } from '../loaders/number_formats.js';
-import { openStateDict, writeSafetensors } from '../loaders/safetensors.js';
+import { openStateDict, writeSafetensors } from '../loaders/safetensors/index.js';
+import { encodeFromFloat32 } from '../loaders/safetensors/number_formats.js';
 import type { StateDict } from '../loaders/state_dict.js';
 import { initRandom, type LoadOptions, loadStateDict, type Parameter, WeightStore, type Weights } from '../nn/index.js';
 import { makeDirectory } from '../utils/files.js';
@@ -13,7 +13,7 @@ import { makeDirectory } from '../utils/files.js';
 export type ConfigJson = Readonly<Record<string, unknown>>;
 
 export interface ModelOptions {
-  /** How attention is computed (src/attention/registry.ts); the environment or 'auto' decides when left out. */
+  /** How attention is computed (src/attention/methods/registry.ts); the environment or 'auto' decides when left out. */
   attention?: AttentionSetting;
   /** How native backends store the weights; the others always compute in float32. Default 'float32'. */
   dtype?: PhysicalType;

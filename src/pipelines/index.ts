@@ -1,11 +1,4 @@
-export {
-  type DenoisingInputs,
-  type StableDiffusionComponents,
-  StableDiffusionPipeline,
-  type StableDiffusionPipelineOutput,
-  type Timings,
-} from './pipeline_stable_diffusion.js';
-export type { FromPretrainedOptions, LoadProgress } from './stable_diffusion_components.js';
+export type { FromPretrainedOptions, LoadProgress } from './common/components.js';
 export type {
   DenoisingProgress,
   DenoisingStep,
@@ -13,4 +6,11 @@ export type {
   StableDiffusionOptions,
   StepChanges,
   StepDecision,
-} from './stable_diffusion_options.js';
+} from './common/options.js';
+export {
+  type DenoisingInputs,
+  type StableDiffusionComponents,
+  StableDiffusionPipeline,
+  type StableDiffusionPipelineOutput,
+  type Timings,
+} from './stable_diffusion/pipeline_stable_diffusion.js';

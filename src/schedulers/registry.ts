@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from '../errors.js';
 import * as classes from './classes.js';
-import type { SchedulerConfigJson } from './scheduler_config.js';
-import type { SchedulerClass, SchedulerMixin } from './scheduling_utils.js';
+import type { SchedulerConfigJson } from './common/scheduler_config.js';
+import type { SchedulerClass, SchedulerMixin } from './common/scheduling_utils.js';
 
 const BY_CLASS_NAME = new Map<string, SchedulerClass>();
 const BY_SHORT_NAME = new Map<string, { scheduler: SchedulerClass; entries: Readonly<Record<string, unknown>> }>();

@@ -1,11 +1,11 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { AlphaScheduler } from './alpha_scheduler.js';
-import { f32, sqrt32 } from './numeric.js';
-import { flag, number, type OptionsOf } from './scheduler_config.js';
-import { NOISE_SCHEDULE_FIELDS, spacingFields, THRESHOLDING_FIELDS } from './scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
-import { integerTimesteps } from './timestep_spacing.js';
+import { AlphaScheduler } from './common/alpha_scheduler.js';
+import { f32, sqrt32 } from './common/numeric.js';
+import { flag, number, type OptionsOf } from './common/scheduler_config.js';
+import { NOISE_SCHEDULE_FIELDS, spacingFields, THRESHOLDING_FIELDS } from './common/scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
+import { integerTimesteps } from './common/timestep_spacing.js';
 
 const FIELDS = {
   ...NOISE_SCHEDULE_FIELDS,

@@ -1,17 +1,17 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { combine, stepCoefficients } from './dpm_solver_update.js';
-import { f32, log32, roundHalfEven } from './numeric.js';
-import { choice, flag, integer, number, type OptionsOf } from './scheduler_config.js';
+import { combine, stepCoefficients } from './common/dpm_solver_update.js';
+import { f32, log32, roundHalfEven } from './common/numeric.js';
+import { choice, flag, integer, number, type OptionsOf } from './common/scheduler_config.js';
 import {
   NOISE_SCHEDULE_FIELDS,
   SIGMA_CONVERSION_FIELDS,
   spacingFields,
   THRESHOLDING_FIELDS,
-} from './scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
-import { convertSigmas } from './sigmas.js';
-import { SolverScheduler } from './solver_scheduler.js';
-import { solverTimesteps } from './timestep_spacing.js';
+} from './common/scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
+import { convertSigmas } from './common/sigmas.js';
+import { SolverScheduler } from './common/solver_scheduler.js';
+import { solverTimesteps } from './common/timestep_spacing.js';
 
 const FIELDS = {
   ...NOISE_SCHEDULE_FIELDS,

@@ -1,12 +1,12 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { DPM_SOLVER_FIELDS, DPMSolverScheduler } from './dpm_solver_scheduler.js';
-import { type AlgorithmType, checkThirdOrder, combine, stepCoefficients } from './dpm_solver_update.js';
-import { f32, log32, roundHalfEven } from './numeric.js';
-import { choice, flag, type OptionsOf } from './scheduler_config.js';
-import { spacingFields } from './scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
-import { convertSigmas, karrasSigmas } from './sigmas.js';
-import { solverTimesteps } from './timestep_spacing.js';
+import { DPM_SOLVER_FIELDS, DPMSolverScheduler } from './common/dpm_solver_scheduler.js';
+import { type AlgorithmType, checkThirdOrder, combine, stepCoefficients } from './common/dpm_solver_update.js';
+import { f32, log32, roundHalfEven } from './common/numeric.js';
+import { choice, flag, type OptionsOf } from './common/scheduler_config.js';
+import { spacingFields } from './common/scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
+import { convertSigmas, karrasSigmas } from './common/sigmas.js';
+import { solverTimesteps } from './common/timestep_spacing.js';
 
 const FIELDS = {
   ...DPM_SOLVER_FIELDS,

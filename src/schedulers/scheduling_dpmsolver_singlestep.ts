@@ -1,10 +1,10 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { DPM_SOLVER_FIELDS, DPMSolverScheduler } from './dpm_solver_scheduler.js';
-import { type AlgorithmType, combine, stepCoefficients } from './dpm_solver_update.js';
-import { f32, linspace, roundHalfEven } from './numeric.js';
-import { choice, flag, type OptionsOf } from './scheduler_config.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
-import { convertSigmas } from './sigmas.js';
+import { DPM_SOLVER_FIELDS, DPMSolverScheduler } from './common/dpm_solver_scheduler.js';
+import { type AlgorithmType, combine, stepCoefficients } from './common/dpm_solver_update.js';
+import { f32, linspace, roundHalfEven } from './common/numeric.js';
+import { choice, flag, type OptionsOf } from './common/scheduler_config.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
+import { convertSigmas } from './common/sigmas.js';
 
 const FIELDS = {
   ...DPM_SOLVER_FIELDS,

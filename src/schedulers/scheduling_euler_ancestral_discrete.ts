@@ -1,11 +1,11 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { ancestralSplit } from './ancestral.js';
-import { f32, interpolate, linspace } from './numeric.js';
-import { flag, type OptionsOf } from './scheduler_config.js';
-import { NOISE_SCHEDULE_FIELDS, spacingFields } from './scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
-import { SigmaScheduler } from './sigma_scheduler.js';
-import { fractionalTimesteps } from './timestep_spacing.js';
+import { ancestralSplit } from './common/ancestral.js';
+import { f32, interpolate, linspace } from './common/numeric.js';
+import { flag, type OptionsOf } from './common/scheduler_config.js';
+import { NOISE_SCHEDULE_FIELDS, spacingFields } from './common/scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
+import { SigmaScheduler } from './common/sigma_scheduler.js';
+import { fractionalTimesteps } from './common/timestep_spacing.js';
 
 const FIELDS = { ...NOISE_SCHEDULE_FIELDS, ...spacingFields('linspace'), rescale_betas_zero_snr: flag(false) };
 

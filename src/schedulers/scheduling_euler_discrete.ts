@@ -1,17 +1,17 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { exp32, f32, interpolate, linspace, log32, sqrt32, torchLinspace32 } from './numeric.js';
-import { choice, flag, number, type OptionsOf, optional } from './scheduler_config.js';
-import { NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './scheduler_fields.js';
+import { exp32, f32, interpolate, linspace, log32, sqrt32, torchLinspace32 } from './common/numeric.js';
+import { choice, flag, number, type OptionsOf, optional } from './common/scheduler_config.js';
+import { NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './common/scheduler_fields.js';
 import {
   asList,
   perItem,
   type SchedulerOutput,
   type SetTimestepsOptions,
   type StepOptions,
-} from './scheduling_utils.js';
-import { SigmaScheduler } from './sigma_scheduler.js';
-import { fractionalTimesteps } from './timestep_spacing.js';
+} from './common/scheduling_utils.js';
+import { SigmaScheduler } from './common/sigma_scheduler.js';
+import { fractionalTimesteps } from './common/timestep_spacing.js';
 
 const FIELDS = {
   ...NOISE_SCHEDULE_FIELDS,

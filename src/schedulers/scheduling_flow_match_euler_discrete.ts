@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { f32, linspace } from './numeric.js';
-import { choice, flag, integer, number, type OptionsOf, optional } from './scheduler_config.js';
-import { SIGMA_CONVERSION_FIELDS } from './scheduler_fields.js';
+import { f32, linspace } from './common/numeric.js';
+import { choice, flag, integer, number, type OptionsOf, optional } from './common/scheduler_config.js';
+import { SIGMA_CONVERSION_FIELDS } from './common/scheduler_fields.js';
 import {
   asList,
   perItem,
@@ -10,10 +10,10 @@ import {
   type SchedulerOutput,
   type SetTimestepsOptions,
   type StepOptions,
-} from './scheduling_utils.js';
-import { checkConversions } from './sigma_scheduler.js';
-import { convertSigmas } from './sigmas.js';
-import { stretchToTerminal, type TimeShiftType, timeShift } from './time_shift.js';
+} from './common/scheduling_utils.js';
+import { checkConversions } from './common/sigma_scheduler.js';
+import { convertSigmas } from './common/sigmas.js';
+import { stretchToTerminal, type TimeShiftType, timeShift } from './common/time_shift.js';
 
 const FIELDS = {
   ...SIGMA_CONVERSION_FIELDS,

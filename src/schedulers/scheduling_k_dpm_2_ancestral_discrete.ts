@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { ancestralSplit } from './ancestral.js';
-import { KDPM2_FIELDS, KDPM2Base, middleOf } from './kdpm2_scheduler.js';
-import { f32 } from './numeric.js';
-import type { OptionsOf } from './scheduler_config.js';
-import type { StepOptions } from './scheduling_utils.js';
+import { ancestralSplit } from './common/ancestral.js';
+import { KDPM2_FIELDS, KDPM2Base, middleOf } from './common/kdpm2_scheduler.js';
+import { f32 } from './common/numeric.js';
+import type { OptionsOf } from './common/scheduler_config.js';
+import type { StepOptions } from './common/scheduling_utils.js';
 
 /**
  * DPM2 with noise added back after each step (k-diffusion's `sample_dpm_2_ancestral`;

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { KDPM2_FIELDS, KDPM2Base, middleOf } from './kdpm2_scheduler.js';
-import { f32 } from './numeric.js';
-import type { OptionsOf } from './scheduler_config.js';
+import { KDPM2_FIELDS, KDPM2Base, middleOf } from './common/kdpm2_scheduler.js';
+import { f32 } from './common/numeric.js';
+import type { OptionsOf } from './common/scheduler_config.js';
 
 /**
  * DPM2 (k-diffusion's `sample_dpm_2`; diffusers/schedulers/scheduling_k_dpm_2_discrete.py): two model calls per step.

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { CONSISTENCY_FIELDS, ConsistencyScheduler } from './consistency_scheduler.js';
-import { f32, sqrt32 } from './numeric.js';
-import type { OptionsOf } from './scheduler_config.js';
-import type { SchedulerOutput, StepOptions } from './scheduling_utils.js';
+import { CONSISTENCY_FIELDS, ConsistencyScheduler } from './common/consistency_scheduler.js';
+import { f32, sqrt32 } from './common/numeric.js';
+import type { OptionsOf } from './common/scheduler_config.js';
+import type { SchedulerOutput, StepOptions } from './common/scheduling_utils.js';
 
 /** Half the standard deviation of the data, squared (section 4.1 of the paper). */
 const SIGMA_DATA_SQUARED = 0.25;

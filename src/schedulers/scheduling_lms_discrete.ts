@@ -1,13 +1,13 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { f32, interpolate } from './numeric.js';
-import { gaussKronrod21 } from './quadrature.js';
-import type { OptionsOf } from './scheduler_config.js';
-import { NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
-import { SigmaScheduler } from './sigma_scheduler.js';
-import type { SigmaConversion } from './sigmas.js';
-import { fractionalTimesteps } from './timestep_spacing.js';
+import { f32, interpolate } from './common/numeric.js';
+import { gaussKronrod21 } from './common/quadrature.js';
+import type { OptionsOf } from './common/scheduler_config.js';
+import { NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './common/scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
+import { SigmaScheduler } from './common/sigma_scheduler.js';
+import type { SigmaConversion } from './common/sigmas.js';
+import { fractionalTimesteps } from './common/timestep_spacing.js';
 
 const FIELDS = { ...NOISE_SCHEDULE_FIELDS, ...SIGMA_CONVERSION_FIELDS, ...spacingFields('linspace') };
 

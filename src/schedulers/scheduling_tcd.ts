@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { CONSISTENCY_FIELDS, ConsistencyScheduler } from './consistency_scheduler.js';
-import { f32, sqrt32 } from './numeric.js';
-import type { OptionsOf } from './scheduler_config.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
+import { CONSISTENCY_FIELDS, ConsistencyScheduler } from './common/consistency_scheduler.js';
+import { f32, sqrt32 } from './common/numeric.js';
+import type { OptionsOf } from './common/scheduler_config.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
 
 /**
  * Strategic stochastic sampling of trajectory consistency models (https://arxiv.org/abs/2402.19159;

@@ -1,20 +1,29 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { combine } from './dpm_solver_update.js';
-import { solveLinear } from './linear_solve.js';
-import { expm1_32, f32, linspace, log32, roundHalfEven } from './numeric.js';
-import { choice, type Field, flag, integer, number, numbers, type OptionsOf, optional } from './scheduler_config.js';
+import { combine } from './common/dpm_solver_update.js';
+import { solveLinear } from './common/linear_solve.js';
+import { expm1_32, f32, linspace, log32, roundHalfEven } from './common/numeric.js';
+import {
+  choice,
+  type Field,
+  flag,
+  integer,
+  number,
+  numbers,
+  type OptionsOf,
+  optional,
+} from './common/scheduler_config.js';
 import {
   NOISE_SCHEDULE_FIELDS,
   SIGMA_CONVERSION_FIELDS,
   spacingFields,
   THRESHOLDING_FIELDS,
-} from './scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduling_utils.js';
-import { convertSigmas, sigmaToT } from './sigmas.js';
-import { type SchedulePoint, SolverScheduler } from './solver_scheduler.js';
-import { stretchToTerminal, type TimeShiftType, timeShift } from './time_shift.js';
-import { solverTimesteps } from './timestep_spacing.js';
+} from './common/scheduler_fields.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
+import { convertSigmas, sigmaToT } from './common/sigmas.js';
+import { type SchedulePoint, SolverScheduler } from './common/solver_scheduler.js';
+import { stretchToTerminal, type TimeShiftType, timeShift } from './common/time_shift.js';
+import { solverTimesteps } from './common/timestep_spacing.js';
 
 /** diffusers' own default, without a further solver. */
 const noSolver: Field<null> = {

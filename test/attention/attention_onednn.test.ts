@@ -7,7 +7,7 @@ import {
   createAttention,
   freeMemory,
 } from '../../src/attention/index.js';
-import type { OneDnnBackend } from '../../src/backends/onednn/backend.js';
+import type { OneDnnBackend } from '../../src/backends/native/backend.js';
 import { measurePeak } from '../../src/backends/peak_memory.js';
 import { OutOfMemoryError } from '../../src/errors.js';
 import { hasNative, startOneDnn } from '../backends/support.js';

@@ -8,7 +8,7 @@ import {
   TokenMerging,
   type TransformerInputs,
 } from '../../src/attention/index.js';
-import { MergedTokens } from '../../src/attention/merged_tokens.js';
+import { MergedTokens } from '../../src/attention/token_merging/merged_tokens.js';
 import { initRandom, Weights } from '../../src/nn/index.js';
 import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { relativeL2 } from '../support/compare.js';

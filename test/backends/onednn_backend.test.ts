@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { describeBackends, pickBackend } from '../../src/backends/index.js';
-import type { OneDnnBackend } from '../../src/backends/onednn/backend.js';
+import type { OneDnnBackend } from '../../src/backends/native/backend.js';
 import { type PhysicalType, type StorageType, supportsPhysicalTypes } from '../../src/backends/types.js';
 import { InvalidArgumentError, OutOfMemoryError } from '../../src/errors.js';
 import { conv2d, linear } from '../../src/ops/index.js';

@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { AttentionProjections, type CrossAttention, createAttention } from '../../src/attention/index.js';
-import type { OneDnnBackend } from '../../src/backends/onednn/backend.js';
+import type { OneDnnBackend } from '../../src/backends/native/backend.js';
 import { initRandom, Weights } from '../../src/nn/index.js';
 import { memoryEfficientAttentionPacked, memoryEfficientAttentionTokens, packedQkv } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
-import { loadAddon } from '../../src/backends/onednn/addon.js';
-import type { OneDnnBackend } from '../../src/backends/onednn/backend.js';
+import { loadAddon } from '../../src/backends/native/addon.js';
+import type { OneDnnBackend } from '../../src/backends/native/backend.js';
 import type { PhysicalType } from '../../src/backends/types.js';
 
 export const TYPES: PhysicalType[] = ['float32', 'bfloat16', 'float16'];

@@ -6,7 +6,7 @@ import { parseParameters, readParameters } from '../../src/images/index.js';
 import { loadSafetensors } from '../support/safetensors.js';
 import { pixelsOf, runCli, scratch } from './support.js';
 
-const CASES = resolve('test/cases/tiny-shapes');
+const CASES = resolve('test/fixtures/tiny-shapes');
 const WASM = ['--backend', 'wasm'];
 
 let dir: string;

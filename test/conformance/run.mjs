@@ -18,7 +18,7 @@ const jasmine = jasmineRequire.core(jasmineRequire);
 const env = jasmine.getEnv({ suppressLoadErrors: true });
 Object.assign(globalThis, jasmineRequire.interface(jasmine, env), { jasmine });
 
-const { registerOneDnn } = await import('../../dist/backends/onednn/register.js');
+const { registerOneDnn } = await import('../../dist/backends/native/register.js');
 await import('@tensorflow/tfjs-backend-cpu');
 if (backendName === 'onednn') {
   const reason = registerOneDnn();

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { CheckpointError } from '../../src/errors.js';
-import { openStateDict, writeSafetensors } from '../../src/loaders/safetensors.js';
+import { openStateDict, writeSafetensors } from '../../src/loaders/safetensors/index.js';
 import { decodeToFloat32, renameKeys, type StateDict } from '../../src/loaders/state_dict.js';
 import { setWarningHandler } from '../../src/utils/logging.js';
 

@@ -2,8 +2,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { ConfigReader, parsePythonJson, readJson, writeJson } from '../../src/config/config.js';
 import { ConfigError } from '../../src/errors.js';
-import { ConfigReader, parsePythonJson, readJson, writeJson } from '../../src/loaders/config.js';
 
 const reader = (json: unknown): ConfigReader => new ConfigReader(json, 'unet/config.json');
 

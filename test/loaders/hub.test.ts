@@ -3,8 +3,8 @@ import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { AbortedError, DownloadError, InvalidArgumentError } from '../../src/errors.js';
-import { type DownloadProgress, resolvePretrained } from '../../src/loaders/hub.js';
-import { hubCacheDir } from '../../src/loaders/hub_environment.js';
+import { hubCacheDir } from '../../src/loaders/hub/environment.js';
+import { type DownloadProgress, resolvePretrained } from '../../src/loaders/hub/hub.js';
 import { setWarningHandler } from '../../src/utils/logging.js';
 import { COMMIT, etagOf, filesOf, HubServer, type Repository } from './hub_server.js';
 

@@ -6,7 +6,7 @@ import {
   encodeFloat16,
   encodeFromFloat32,
   type StorageType,
-} from '../../src/loaders/number_formats.js';
+} from '../../src/loaders/safetensors/number_formats.js';
 
 const bytesOf = (array: ArrayBufferView): Uint8Array =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength);

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { CheckpointError, FileWriteError, InvalidArgumentError } from '../../src/errors.js';
-import { decodeToFloat32 } from '../../src/loaders/number_formats.js';
-import { openSafetensors, type SafetensorsEntry, writeSafetensors } from '../../src/loaders/safetensors.js';
+import { openSafetensors, type SafetensorsEntry, writeSafetensors } from '../../src/loaders/safetensors/index.js';
+import { decodeToFloat32 } from '../../src/loaders/safetensors/number_formats.js';
 
 let dir: string;
 let path: string;

@@ -8,7 +8,7 @@ import { relativeL2 } from '../support/compare.js';
 import { digest, loadGenerated } from '../support/generated_weights.js';
 import { loadReferenceCases, numbers, tensor } from '../support/reference_cases.js';
 
-const cases = loadReferenceCases('test/models/cases/vae.safetensors');
+const cases = loadReferenceCases('test/fixtures/models/vae.safetensors');
 
 describe('AutoencoderKL', () => {
   let vae: AutoencoderKL;

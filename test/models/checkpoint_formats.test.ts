@@ -5,7 +5,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/
 import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { StateDictError } from '../../src/errors.js';
-import { type SafetensorsEntry, writeSafetensors } from '../../src/loaders/safetensors_writer.js';
+import { type SafetensorsEntry, writeSafetensors } from '../../src/loaders/safetensors/writer.js';
 import {
   AutoencoderKL,
   CLIPTextModel,
@@ -19,7 +19,7 @@ import { relativeL2 } from '../support/compare.js';
 import { generatedTensor, loadGenerated } from '../support/generated_weights.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
-const { metadata } = loadSafetensors('test/pipelines/cases/pipelines.safetensors');
+const { metadata } = loadSafetensors('test/fixtures/pipelines.safetensors');
 const { sd15, sd21 } = JSON.parse(metadata.kinds!) as Record<string, PipelineConfigs>;
 
 const CLASSES = { unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel };

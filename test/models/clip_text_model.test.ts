@@ -8,7 +8,7 @@ import { loadGenerated } from '../support/generated_weights.js';
 import { loadReferenceCases, type ReferenceCase } from '../support/reference_cases.js';
 
 type TextCase = ReferenceCase & { projection: boolean; ids: number[][]; mask: number[][] | null };
-const cases = loadReferenceCases('test/models/cases/clip_text.safetensors') as TextCase[];
+const cases = loadReferenceCases('test/fixtures/models/clip_text.safetensors') as TextCase[];
 
 describe('CLIPTextModel', () => {
   let model: CLIPTextModel;

@@ -6,8 +6,8 @@ import { relativeL2 } from '../support/compare.js';
 import { loadGenerated } from '../support/generated_weights.js';
 import { loadReferenceCases, numbers, tensor } from '../support/reference_cases.js';
 
-const unets = loadReferenceCases('test/models/cases/unet.safetensors').filter(({ tensors }) => tensors.dy);
-const vaes = loadReferenceCases('test/models/cases/vae.safetensors').filter(({ tensors }) => tensors.dy);
+const unets = loadReferenceCases('test/fixtures/models/unet.safetensors').filter(({ tensors }) => tensors.dy);
+const vaes = loadReferenceCases('test/fixtures/models/vae.safetensors').filter(({ tensors }) => tensors.dy);
 
 const backends = (await describeBackends()).filter(({ name, available }) => available && /onednn|wasm/.test(name));
 

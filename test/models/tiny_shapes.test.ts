@@ -6,7 +6,7 @@ import { relativeL2, toNHWC } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
 const root = 'weights/tiny-shapes';
-const reference = loadSafetensors('test/cases/tiny-shapes/default.safetensors').tensors;
+const reference = loadSafetensors('test/fixtures/tiny-shapes/default.safetensors').tensors;
 
 const numbers = (name: string) => reference[name]!.data as Float32Array;
 

@@ -7,7 +7,7 @@ import { relativeL2 } from '../support/compare.js';
 import { digest, loadGenerated } from '../support/generated_weights.js';
 import { loadReferenceCases, numbers, type ReferenceCase, tensor } from '../support/reference_cases.js';
 
-const cases = loadReferenceCases('test/models/cases/unet.safetensors');
+const cases = loadReferenceCases('test/fixtures/models/unet.safetensors');
 
 function conditions({ tensors, config }: ReferenceCase): UNetInputs {
   const given = <T extends tf.Tensor>(name: string) => (tensors[name] ? tensor<T>(tensors[name]) : undefined);

@@ -5,7 +5,7 @@ import { AutoencoderKL } from '../../src/models/index.js';
 import { relativeL2, toNHWC } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
-const reference = loadSafetensors('test/models/vae_tiling.safetensors').tensors;
+const reference = loadSafetensors('test/fixtures/models/vae_tiling.safetensors').tensors;
 
 function nhwc(name: string): tf.Tensor4D {
   const { data, shape } = reference[name]!;

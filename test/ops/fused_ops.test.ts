@@ -15,7 +15,7 @@ interface Case {
 
 type Inputs = Record<string, tf.Tensor>;
 
-const file = loadSafetensors('test/ops/cases/fused_ops.safetensors');
+const file = loadSafetensors('test/fixtures/fused_ops.safetensors');
 const cases = JSON.parse(file.metadata.cases!) as Case[];
 
 /** The tensors of a case below `prefix`, by name. */

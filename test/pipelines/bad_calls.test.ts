@@ -14,7 +14,7 @@ import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { type PipelineConfigs, writeCheckpoint } from '../support/checkpoint.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
-const { metadata } = loadSafetensors('test/pipelines/cases/pipelines.safetensors');
+const { metadata } = loadSafetensors('test/fixtures/pipelines.safetensors');
 const { sd15 } = JSON.parse(metadata.kinds!) as Record<string, PipelineConfigs>;
 const SMALL = { height: 16, width: 16, numInferenceSteps: 2, seed: 3 };
 

@@ -20,7 +20,7 @@ import { loadSafetensors } from '../support/safetensors.js';
 type ErrorClass = new (...args: never[]) => DiffusersError;
 type Json = Record<string, unknown>;
 
-const { metadata } = loadSafetensors('test/pipelines/cases/pipelines.safetensors');
+const { metadata } = loadSafetensors('test/fixtures/pipelines.safetensors');
 const { sd15 } = JSON.parse(metadata.kinds!) as Record<string, PipelineConfigs>;
 const UNET = 'unet/diffusion_pytorch_model.safetensors';
 const VAE = 'vae/diffusion_pytorch_model.safetensors';

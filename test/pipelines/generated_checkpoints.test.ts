@@ -11,7 +11,7 @@ import { relativeL2, toNHWC } from '../support/compare.js';
 import { loadReferenceCases, numbers, type ReferenceCase, tensor } from '../support/reference_cases.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
-const FILE = 'test/pipelines/cases/pipelines.safetensors';
+const FILE = 'test/fixtures/pipelines.safetensors';
 const DTYPES: Record<string, WeightDtype> = { float16: 'F16', bfloat16: 'BF16' };
 
 type PipelineCase = ReferenceCase & {

@@ -9,7 +9,7 @@ import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { type PipelineConfigs, writeCheckpoint } from '../support/checkpoint.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
-const { metadata } = loadSafetensors('test/pipelines/cases/pipelines.safetensors');
+const { metadata } = loadSafetensors('test/fixtures/pipelines.safetensors');
 const { sd15 } = JSON.parse(metadata.kinds!) as Record<string, PipelineConfigs>;
 
 let dir: string;

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
+import { noiseLevel, skipsUnconditional } from '../../src/pipelines/common/negative_guidance.js';
 import { type StableDiffusionOptions, StableDiffusionPipeline } from '../../src/pipelines/index.js';
-import { noiseLevel, skipsUnconditional } from '../../src/pipelines/negative_guidance.js';
 import { createScheduler } from '../../src/schedulers/index.js';
 import { relativeL2 } from '../support/compare.js';
 

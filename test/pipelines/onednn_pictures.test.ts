@@ -9,7 +9,7 @@ import { createScheduler } from '../../src/schedulers/index.js';
 import { loadSafetensors } from '../support/safetensors.js';
 import { type CaseSettings, caseSettings } from '../support/tiny_shapes_case.js';
 
-const CASES = 'test/cases/tiny-shapes';
+const CASES = 'test/fixtures/tiny-shapes';
 const files = readdirSync(CASES).filter((file) => file.endsWith('.safetensors'));
 const available = (await describeBackends()).some(({ name, available: works }) => name === 'onednn' && works);
 

@@ -8,7 +8,7 @@ import {
   parsePromptAttention,
   tokenizeWeightedPrompt,
   type WeightedText,
-} from '../../src/pipelines/prompt_syntax.js';
+} from '../../src/pipelines/common/prompt_syntax.js';
 import { CLIPTokenizer } from '../../src/tokenizers/index.js';
 import { readTokenizerFiles } from '../../src/tokenizers/tokenizer_files.js';
 import { relativeL2 } from '../support/compare.js';

@@ -4,14 +4,14 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { DiffusersError, FileWriteError, InvalidArgumentError } from '../../src/errors.js';
-import { openSafetensors } from '../../src/loaders/safetensors.js';
+import { openSafetensors } from '../../src/loaders/safetensors/index.js';
 import { UNet2DConditionModel } from '../../src/models/index.js';
 import { StableDiffusionPipeline } from '../../src/pipelines/index.js';
 import { type PipelineConfigs, type WeightDtype, writeCheckpoint } from '../support/checkpoint.js';
 import { relativeL2 } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
-const { metadata } = loadSafetensors('test/pipelines/cases/pipelines.safetensors');
+const { metadata } = loadSafetensors('test/fixtures/pipelines.safetensors');
 const { sd21 } = JSON.parse(metadata.kinds!) as Record<string, PipelineConfigs>;
 
 let source: string;

@@ -7,7 +7,7 @@ import { relativeL2, toNHWC } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
 import { caseSettings } from '../support/tiny_shapes_case.js';
 
-const CASES = 'test/cases/tiny-shapes';
+const CASES = 'test/fixtures/tiny-shapes';
 
 describe.each(['classic', 'memory-efficient'])("pictures of Python diffusers, attention '%s'", (attention) => {
   let pipe: StableDiffusionPipeline;

@@ -1,6 +1,6 @@
 """What transformers' CLIPTextModel gives over its configurations, with weights that generated_weights.py describes.
 
-    python clip_text_cases.py ../models/cases/clip_text.safetensors
+    python clip_text_cases.py ../fixtures/models/clip_text.safetensors
 
 hidden.N is the state after the last N layers have been left out, through the final layer norm (diffusers' clip_skip).
 """

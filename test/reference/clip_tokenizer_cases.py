@@ -1,4 +1,4 @@
-"""Makes test/tokenizers/fixtures: a CLIP-style vocabulary and the ids of adversarial texts by transformers' CLIPTokenizer.
+"""Makes test/fixtures/tokenizers: a CLIP-style vocabulary and the ids of adversarial texts by transformers' CLIPTokenizer.
 
 Usage: python test/reference/clip_tokenizer_cases.py <diffusers repository>
 
@@ -15,7 +15,7 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import CLIPTokenizer
 
-FIXTURES = pathlib.Path(__file__).resolve().parents[1] / "tokenizers" / "fixtures"
+FIXTURES = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "tokenizers"
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 

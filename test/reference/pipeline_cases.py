@@ -1,6 +1,6 @@
 """Small Stable Diffusion pipelines of Python diffusers, stage by stage, with weights that generated_weights.py describes.
 
-    python pipeline_cases.py ../../weights/tiny-shapes/tokenizer ../pipelines/cases/pipelines.safetensors
+    python pipeline_cases.py ../../weights/tiny-shapes/tokenizer ../fixtures/pipelines.safetensors
 """
 import functools, json, sys
 import numpy as np, torch, diffusers

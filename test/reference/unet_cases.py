@@ -1,6 +1,6 @@
 """Outputs of diffusers' UNet2DConditionModel over its configurations, with weights that generated_weights.py describes.
 
-    python unet_cases.py ../models/cases/unet.safetensors
+    python unet_cases.py ../fixtures/models/unet.safetensors
 """
 import json, sys
 import torch

@@ -1,6 +1,6 @@
 """What diffusers' AutoencoderKL encodes and decodes over its configurations, with weights that generated_weights.py describes.
 
-    python vae_cases.py ../models/cases/vae.safetensors
+    python vae_cases.py ../fixtures/models/vae.safetensors
 """
 import json, sys
 import torch

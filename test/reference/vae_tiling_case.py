@@ -1,6 +1,6 @@
 """Tiled decoding and encoding of the tiny-shapes VAE by Python diffusers.
 
-    python vae_tiling_case.py weights/tiny-shapes/vae test/models/vae_tiling.safetensors
+    python vae_tiling_case.py weights/tiny-shapes/vae test/fixtures/models/vae_tiling.safetensors
 """
 import sys
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
+import { parsePythonJson, stringifyPythonJson } from '../../src/config/config.js';
 import { InvalidArgumentError } from '../../src/errors.js';
-import { parsePythonJson, stringifyPythonJson } from '../../src/loaders/config.js';
 import {
   createScheduler,
   DDIMScheduler,
@@ -16,7 +16,7 @@ import {
 
 type Config = Record<string, unknown>;
 const chains: { arguments: Config; classes: string[]; configs: Config[]; reloaded: Config }[] = JSON.parse(
-  readFileSync('test/schedulers/config_chains.json', 'utf8'),
+  readFileSync('test/fixtures/scheduler_config_chains.json', 'utf8'),
   (_, value) => (value === '-Infinity' ? -Infinity : value),
 );
 const shipped = JSON.parse(readFileSync('weights/tiny-shapes/scheduler/scheduler_config.json', 'utf8'));

@@ -15,7 +15,7 @@ import { relativeL2, toNHWC } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
 import { fakeDenoiser } from '../support/scheduler_case.js';
 
-const { tensors } = loadSafetensors('test/schedulers/extras.safetensors');
+const { tensors } = loadSafetensors('test/fixtures/scheduler_extras.safetensors');
 const SD = { beta_start: 0.00085, beta_end: 0.012, beta_schedule: 'scaled_linear' };
 const SHAPE = [2, 4, 8, 8];
 const loops = names('img2img');

@@ -11,7 +11,7 @@ beforeAll(async () => {
   await tf.setBackend('cpu');
 });
 
-const cases = [...loadCases('test/cases/schedulers'), ...loadCases('test/schedulers/cases')];
+const cases = loadCases('test/fixtures/schedulers');
 
 describe.each(cases)('$name ($scheduler)', (reference) => {
   const make = () => {

@@ -1,7 +1,7 @@
 import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { encodeFromFloat32 } from '../../src/loaders/number_formats.js';
-import { type SafetensorsEntry, writeSafetensors } from '../../src/loaders/safetensors_writer.js';
+import { encodeFromFloat32 } from '../../src/loaders/safetensors/number_formats.js';
+import { type SafetensorsEntry, writeSafetensors } from '../../src/loaders/safetensors/writer.js';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../src/models/index.js';
 import { generatedState } from './generated_weights.js';
 

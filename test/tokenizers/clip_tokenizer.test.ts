@@ -8,7 +8,7 @@ import { setWarningHandler, type WarningHandler } from '../../src/utils/logging.
 import { loadSafetensors } from '../support/safetensors.js';
 
 const TINY = 'weights/tiny-shapes/tokenizer';
-const CLIP_2K = 'test/tokenizers/fixtures/clip-2k';
+const CLIP_2K = 'test/fixtures/tokenizers/clip-2k';
 
 interface Kind {
   'special_tokens_map.json': object;
@@ -24,7 +24,7 @@ interface Cases {
   ids: { sd1: number[][] } & Record<string, Record<string, number[]>>;
   decoded: string[];
 }
-const cases: Cases = JSON.parse(readFileSync('test/tokenizers/fixtures/clip_2k_cases.json', 'utf8'));
+const cases: Cases = JSON.parse(readFileSync('test/fixtures/tokenizers/clip_2k_cases.json', 'utf8'));
 const vocab: Record<string, number> = JSON.parse(readFileSync(join(CLIP_2K, 'vocab.json'), 'utf8'));
 const merges = readFileSync(join(CLIP_2K, 'merges.txt'), 'utf8')
   .split('\n')
@@ -116,7 +116,7 @@ test.each(['ddim_negative', 'default', 'dpm_wide', 'euler_ancestral', 'euler_bat
   'the ids that the pipeline of diffusers drew %s from',
   async (name) => {
     const tokenizer = await CLIPTokenizer.fromPretrained(TINY);
-    const { tensors, metadata } = loadSafetensors(`test/cases/tiny-shapes/${name}.safetensors`);
+    const { tensors, metadata } = loadSafetensors(`test/fixtures/tiny-shapes/${name}.safetensors`);
     const prompts: string[] = JSON.parse(metadata.prompt!.replaceAll("'", '"'));
     const options = { padding: 'max_length', truncation: true } as const;
     expect(tokenizer.tokenize(prompts, options).inputIds.flat()).toEqual(Array.from(tensors.input_ids!.data, Number));

@@ -3,8 +3,8 @@ import { InvalidArgumentError } from '../../src/errors.js';
 import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
-const { tensors } = loadSafetensors('test/cases/randn.safetensors');
-const more = loadSafetensors('test/utils/cases/torch_generator.safetensors').tensors;
+const { tensors } = loadSafetensors('test/fixtures/randn.safetensors');
+const more = loadSafetensors('test/fixtures/torch_generator.safetensors').tensors;
 const seeds = [...new Set(Object.keys(tensors).map((name) => name.split('/')[0]!))];
 
 describe.each(seeds)('seed %s', (seed) => {

@@ -1,0 +1,3 @@
+export { openStateDict } from '../checkpoint_files.js';
+export { openSafetensors, SafetensorsFile } from './file.js';
+export { type SafetensorsEntry, writeSafetensors } from './writer.js';

@@ -1,0 +1,212 @@
+import type { Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
+import * as tf from '@tensorflow/tfjs-core';
+import { ConfigReader } from '../../config/config.js';
+import { ConfigError, InvalidArgumentError } from '../../errors.js';
+import { Embedding, LayerNorm, Linear, Weights } from '../../nn/index.js';
+import { memoryEfficientAttentionTokens } from '../../ops/index.js';
+import {
+  type ConfigJson,
+  type FromConfigOptions,
+  type LoadModelOptions,
+  loadModel,
+  Model,
+  type ModelOptions,
+  modelFromConfig,
+} from '../model.js';
+
+type HiddenActivation = 'quick_gelu' | 'gelu';
+
+function parseConfig(json: ConfigJson, source: string) {
+  // a text_config stands inside the config of a whole CLIP model
+  const c = new ConfigReader(json.text_config ?? json, source);
+  const positive = { min: 1 };
+  const hiddenSize = c.int('hidden_size', 512, positive);
+  const heads = c.int('num_attention_heads', 8, positive);
+  if (hiddenSize % heads !== 0) {
+    throw new ConfigError(`${source}: hidden_size ${hiddenSize} must be a multiple of num_attention_heads ${heads}`);
+  }
+  return {
+    vocabSize: c.int('vocab_size', 49408, positive),
+    hiddenSize,
+    intermediateSize: c.int('intermediate_size', 2048, positive),
+    numHiddenLayers: c.int('num_hidden_layers', 12, positive),
+    numAttentionHeads: heads,
+    maxPositionEmbeddings: c.int('max_position_embeddings', 77, positive),
+    hiddenAct: c.oneOf<HiddenActivation>('hidden_act', ['quick_gelu', 'gelu'], 'quick_gelu'),
+    layerNormEps: c.number('layer_norm_eps', 1e-5, { min: 0 }),
+    eosTokenId: c.int('eos_token_id', 49407),
+    projectionDim: c.int('projection_dim', 512, positive),
+    useAttentionMask: c.optionalBool('use_attention_mask') ?? false,
+  };
+}
+
+/** Checked configuration of a CLIPTextModel. */
+export type CLIPTextConfig = ReturnType<typeof parseConfig>;
+
+class CLIPEncoderLayer {
+  private readonly norm1: LayerNorm;
+  private readonly norm2: LayerNorm;
+  private readonly q: Linear;
+  private readonly k: Linear;
+  private readonly v: Linear;
+  private readonly out: Linear;
+  private readonly fc1: Linear;
+  private readonly fc2: Linear;
+
+  constructor(
+    w: Weights,
+    private readonly config: CLIPTextConfig,
+  ) {
+    const { hiddenSize: size, layerNormEps: eps } = config;
+    const attention = w.at('self_attn');
+    this.norm1 = new LayerNorm(w.at('layer_norm1'), size, eps);
+    this.q = new Linear(attention.at('q_proj'), size, size);
+    this.k = new Linear(attention.at('k_proj'), size, size);
+    this.v = new Linear(attention.at('v_proj'), size, size);
+    this.out = new Linear(attention.at('out_proj'), size, size);
+    this.norm2 = new LayerNorm(w.at('layer_norm2'), size, eps);
+    this.fc1 = new Linear(w.at('mlp.fc1'), size, config.intermediateSize);
+    this.fc2 = new Linear(w.at('mlp.fc2'), config.intermediateSize, size);
+  }
+
+  forward(x: Tensor3D, bias: tf.Tensor): Tensor3D {
+    const { numAttentionHeads: heads, hiddenAct } = this.config;
+    return tf.tidy(() => {
+      const h = this.norm1.forward(x);
+      const [q, k, v] = [this.q.forward(h), this.k.forward(h), this.v.forward(h)];
+      const attended = memoryEfficientAttentionTokens(q, k, v, heads, { bias });
+      const first = this.out.forward(attended, { residual: x });
+      const hidden = this.fc1.forward(this.norm2.forward(first), { activation: hiddenAct });
+      return this.fc2.forward(hidden, { residual: first });
+    });
+  }
+}
+
+export interface CLIPTextOutput {
+  /** [B, N, hidden_size], after the final layer norm. */
+  lastHiddenState: Tensor3D;
+  /** The state at the end-of-text token, [B, hidden_size]; projected where the model has a text projection. */
+  pooled: Tensor2D;
+  /** Output of the layer before the last ones that were skipped, without the final layer norm. */
+  hiddenState: Tensor3D;
+}
+
+/** CLIP's text encoder (Radford et al. 2021; transformers' CLIPTextModel and CLIPTextModelWithProjection). */
+export class CLIPTextModel extends Model {
+  static readonly weightsName: string = 'model';
+  static readonly ignoredKeys: RegExp =
+    /(^|\.)embeddings\.position_ids$|^logit_scale$|^vision_model\.|^(visual|text)_projection\./;
+  static readonly floatSettings: readonly string[] = ['initializer_factor', 'initializer_range', 'layer_norm_eps'];
+
+  readonly parsed: CLIPTextConfig;
+  private readonly tokenEmbedding: Embedding;
+  private readonly positionEmbedding: Embedding;
+  private readonly layers: CLIPEncoderLayer[];
+  private readonly finalLayerNorm: LayerNorm;
+  private readonly textProjection: Linear | null;
+
+  constructor(json: ConfigJson, options: ModelOptions & { source?: string; withProjection?: boolean } = {}) {
+    const root = Weights.root();
+    super(json, root, options.dtype);
+    const config = parseConfig(json, options.source ?? 'text_encoder/config.json');
+    this.parsed = config;
+    const w = root.at('text_model', '');
+    const embeddings = w.at('embeddings');
+    this.tokenEmbedding = new Embedding(embeddings.at('token_embedding'), config.vocabSize, config.hiddenSize);
+    this.positionEmbedding = new Embedding(
+      embeddings.at('position_embedding'),
+      config.maxPositionEmbeddings,
+      config.hiddenSize,
+    );
+    this.layers = Array.from(
+      { length: config.numHiddenLayers },
+      (_, i) => new CLIPEncoderLayer(w.at('encoder.layers').at(i), config),
+    );
+    this.finalLayerNorm = new LayerNorm(w.at('final_layer_norm'), config.hiddenSize, config.layerNormEps);
+    this.textProjection = options.withProjection
+      ? new Linear(root.at('text_projection'), config.hiddenSize, config.projectionDim, { bias: false })
+      : null;
+  }
+
+  /** Loads a text encoder from a directory with config.json and model.safetensors. */
+  static fromPretrained(dir: string, options: LoadModelOptions = {}): Promise<CLIPTextModel> {
+    return loadModel(CLIPTextModel, dir, options);
+  }
+
+  /** Builds a text encoder from a configuration alone. */
+  static fromConfig(config: ConfigJson, options: FromConfigOptions = {}): CLIPTextModel {
+    return modelFromConfig(CLIPTextModel, config, options);
+  }
+
+  /**
+   * Encodes token ids.
+   *
+   * @param inputIds B lists of equal length, at most max_position_embeddings
+   * @param options.clipSkip layers to leave out at the end; the final layer norm is applied all the same
+   * @param options.attentionMask like inputIds, 0 hides a token
+   * @throws InvalidArgumentError for ids outside the vocabulary, too many tokens or layers to skip
+   */
+  forward(inputIds: number[][], options: { clipSkip?: number; attentionMask?: number[][] } = {}): CLIPTextOutput {
+    const { clipSkip = 0, attentionMask } = options;
+    this.checkInputs(inputIds, clipSkip);
+    const [batch, length] = [inputIds.length, inputIds[0]!.length];
+    return tf.tidy(() => {
+      const tokens = this.tokenEmbedding.forward(tf.tensor2d(inputIds, [batch, length], 'int32'));
+      const positions = this.positionEmbedding.forward(tf.range(0, length, 1, 'int32'));
+      const bias = attentionBias(batch, length, attentionMask);
+      let state = tf.add(tokens, positions) as Tensor3D;
+      for (const layer of this.layers.slice(0, this.layers.length - clipSkip)) {
+        state = layer.forward(state, bias);
+      }
+      const lastHiddenState = this.finalLayerNorm.forward(state);
+      return { lastHiddenState, pooled: this.pool(lastHiddenState, inputIds), hiddenState: state };
+    });
+  }
+
+  private pool(states: Tensor3D, inputIds: number[][]): Tensor2D {
+    const [batch, length, size] = states.shape;
+    const ends = inputIds.map((ids, i) => i * length + this.endOfText(ids));
+    const pooled = tf.gather(tf.reshape(states, [batch * length, size]), tf.tensor1d(ends, 'int32')) as Tensor2D;
+    return this.textProjection ? this.textProjection.forward(pooled) : pooled;
+  }
+
+  /** Position of the first end-of-text token; configurations written before it was recorded say 2 and mean the largest id. */
+  private endOfText(ids: number[]): number {
+    const position = this.parsed.eosTokenId === 2 ? ids.indexOf(Math.max(...ids)) : ids.indexOf(this.parsed.eosTokenId);
+    return Math.max(position, 0);
+  }
+
+  private checkInputs(inputIds: number[][], clipSkip: number): void {
+    const { vocabSize, maxPositionEmbeddings, numHiddenLayers } = this.parsed;
+    const length = inputIds[0]?.length ?? 0;
+    if (length === 0 || length > maxPositionEmbeddings || inputIds.some((ids) => ids.length !== length)) {
+      throw new InvalidArgumentError(
+        `[CLIPTextModel] expects lists of 1 to ${maxPositionEmbeddings} token ids of equal length, ` +
+          `got lengths ${inputIds.map((ids) => ids.length)}`,
+      );
+    }
+    const wrong = inputIds.flat().find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (wrong !== undefined) {
+      throw new InvalidArgumentError(
+        `[CLIPTextModel] token id ${wrong} is outside the vocabulary of ${vocabSize}; is it this model's tokenizer?`,
+      );
+    }
+    if (!Number.isInteger(clipSkip) || clipSkip < 0 || clipSkip > numHiddenLayers) {
+      throw new InvalidArgumentError(`[CLIPTextModel] clipSkip must be 0 to ${numHiddenLayers}, got ${clipSkip}`);
+    }
+  }
+}
+
+/** Hides later tokens, and those that the mask leaves out: [1 or B, 1, N, N]. */
+function attentionBias(batch: number, length: number, mask?: number[][]): tf.Tensor {
+  const rows = mask ? batch : 1;
+  const bias = new Float32Array(rows * length * length);
+  for (let b = 0, i = 0; b < rows; b++) {
+    for (let query = 0; query < length; query++) {
+      for (let key = 0; key < length; key++, i++) {
+        bias[i] = key > query || mask?.[b]?.[key] === 0 ? Number.NEGATIVE_INFINITY : 0;
+      }
+    }
+  }
+  return tf.tensor(bias, [rows, 1, length, length]);
+}

@@ -1,0 +1,52 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { AbortedError, InvalidArgumentError } from '../../errors.js';
+
+/** Lets runs go one after another in the order in which they were asked for, whatever becomes of those before. */
+export class Turns {
+  private last: Promise<unknown> = Promise.resolve();
+  /** Known to whatever a run calls; says whether that run is still going on. */
+  private readonly inside = new AsyncLocalStorage<{ running: boolean }>();
+
+  /**
+   * Runs `f` when all earlier runs have ended.
+   *
+   * @throws AbortedError at once when the signal comes while it waits; `f` is not run then
+   * @throws InvalidArgumentError from inside of a run, which would wait for itself
+   */
+  take<T>(f: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    if (this.inside.getStore()?.running) {
+      throw new InvalidArgumentError(
+        '[StableDiffusionPipeline] called from its own callback, it would wait for itself; ' +
+          'call it when the first call has ended, or load a second pipeline',
+      );
+    }
+    const run = { running: true };
+    const end = () => {
+      run.running = false;
+    };
+    const result = untilAborted(this.last, signal).then(() => this.inside.run(run, f).finally(end));
+    // what the runs gave is not kept
+    this.last = Promise.allSettled([this.last, result]).then(() => undefined);
+    return result;
+  }
+}
+
+async function untilAborted(turn: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) {
+    await turn;
+    return;
+  }
+  let stop = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(new AbortedError('drawing was stopped before it began', { cause: signal.reason }));
+    if (signal.aborted) {
+      stop();
+    }
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    await Promise.race([turn, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
