@@ -1,14 +1,64 @@
+import { warnOfUnknown } from '../config/fields.js';
 import { InvalidArgumentError } from '../errors.js';
-import * as classes from './classes.js';
-import type { SchedulerConfigJson } from './common/scheduler_config.js';
+import { invalid } from '../utils/check.js';
+import type { Entries, SchedulerConfigJson } from './common/config.js';
 import type { SchedulerClass, SchedulerMixin } from './common/scheduling_utils.js';
+import { DDIMScheduler } from './scheduling_ddim.js';
+import { DDPMScheduler } from './scheduling_ddpm.js';
+import { DEISMultistepScheduler } from './scheduling_deis_multistep.js';
+import { DPMSolverMultistepScheduler } from './scheduling_dpmsolver_multistep.js';
+import { DPMSolverSinglestepScheduler } from './scheduling_dpmsolver_singlestep.js';
+import { EulerAncestralDiscreteScheduler } from './scheduling_euler_ancestral_discrete.js';
+import { EulerDiscreteScheduler } from './scheduling_euler_discrete.js';
+import { FlowMatchEulerDiscreteScheduler } from './scheduling_flow_match_euler_discrete.js';
+import { HeunDiscreteScheduler } from './scheduling_heun_discrete.js';
+import { KDPM2AncestralDiscreteScheduler } from './scheduling_k_dpm_2_ancestral_discrete.js';
+import { KDPM2DiscreteScheduler } from './scheduling_k_dpm_2_discrete.js';
+import { LCMScheduler } from './scheduling_lcm.js';
+import { LMSDiscreteScheduler } from './scheduling_lms_discrete.js';
+import { PNDMScheduler } from './scheduling_pndm.js';
+import { TCDScheduler } from './scheduling_tcd.js';
+import { UniPCMultistepScheduler } from './scheduling_unipc_multistep.js';
+
+/** Every scheduler; `createScheduler`, `--scheduler` and model_index.json know those that are listed here. */
+const SCHEDULERS = [
+  DDIMScheduler,
+  DDPMScheduler,
+  DEISMultistepScheduler,
+  DPMSolverMultistepScheduler,
+  DPMSolverSinglestepScheduler,
+  EulerAncestralDiscreteScheduler,
+  EulerDiscreteScheduler,
+  FlowMatchEulerDiscreteScheduler,
+  HeunDiscreteScheduler,
+  KDPM2AncestralDiscreteScheduler,
+  KDPM2DiscreteScheduler,
+  LCMScheduler,
+  LMSDiscreteScheduler,
+  PNDMScheduler,
+  TCDScheduler,
+  UniPCMultistepScheduler,
+] as const;
+
+type Listed = (typeof SCHEDULERS)[number];
+type ShortNameOf<S> = S extends { readonly shortNames: infer Names } ? keyof Names : never;
+/** diffusers' class names. */
+export type SchedulerClassName = Listed['className'];
+/** The usual short names, such as `euler_a` and `dpmpp_2m_karras`. */
+export type SchedulerShortName = ShortNameOf<Listed>;
+/** What `createScheduler` takes; editors complete the known names, and other spellings of them are taken, too. */
+export type SchedulerName = SchedulerClassName | SchedulerShortName | (string & {});
 
 const BY_CLASS_NAME = new Map<string, SchedulerClass>();
-const BY_SHORT_NAME = new Map<string, { scheduler: SchedulerClass; entries: Readonly<Record<string, unknown>> }>();
-for (const scheduler of Object.values(classes) as unknown as SchedulerClass[]) {
+const BY_SHORT_NAME = new Map<string, { scheduler: SchedulerClass; entries: Entries }>();
+const KNOWN_ENTRIES = new Set<string>();
+for (const scheduler of SCHEDULERS as readonly SchedulerClass[]) {
   BY_CLASS_NAME.set(scheduler.className, scheduler);
   for (const [name, entries] of Object.entries(scheduler.shortNames)) {
     BY_SHORT_NAME.set(name, { scheduler, entries });
+  }
+  for (const name of Object.keys(scheduler.fields)) {
+    KNOWN_ENTRIES.add(name);
   }
 }
 
@@ -22,7 +72,7 @@ export function schedulerNames(): { classNames: string[]; shortNames: string[] }
  * @param name diffusers' class name, or a short name in any of its spellings: `dpmpp_2m_karras`, `DPM++ 2M Karras`.
  * @throws InvalidArgumentError for an unknown name; the message lists the known ones.
  */
-export function findScheduler(name: string): { scheduler: SchedulerClass; entries: Readonly<Record<string, unknown>> } {
+export function findScheduler(name: SchedulerName): { scheduler: SchedulerClass; entries: Entries } {
   const scheduler = BY_CLASS_NAME.get(name);
   if (scheduler) {
     return { scheduler, entries: {} };
@@ -39,29 +89,30 @@ export function findScheduler(name: string): { scheduler: SchedulerClass; entrie
 
 /**
  * A scheduler by name for a model whose scheduler is configured by `config`.
- * @param overrides entries that win over the name's, which win over the configuration's.
+ * @param overrides entries that win over the name's, which win over the configuration's; each must be one of this class.
  */
 export function createScheduler(
-  name: string,
+  name: SchedulerName,
   config: SchedulerConfigJson = {},
   overrides: object = {},
 ): SchedulerMixin {
   const { scheduler, entries } = findScheduler(name);
+  // Two steps, as in diffusers: the name's entries are then part of the configuration, and not defaults.
   return scheduler.fromConfig(scheduler.fromConfig(config, entries).config, overrides);
 }
 
 /**
- * The scheduler that a scheduler_config.json describes, of the class that its `_class_name` says.
+ * The scheduler that a scheduler_config.json describes, of the class that its `_class_name` says. Entries that no
+ * scheduler knows are warned about once.
  * @throws InvalidArgumentError when the class is missing or unknown.
  */
 export function schedulerFromConfig(config: SchedulerConfigJson, overrides: object = {}): SchedulerMixin {
   const name = config?._class_name;
   if (typeof name !== 'string') {
-    throw new InvalidArgumentError(
-      '[schedulerFromConfig] expects the object of a scheduler_config.json with a _class_name, ' +
-        `such as "EulerDiscreteScheduler"; got ${JSON.stringify(name)}`,
-    );
+    const expected = 'a class such as "EulerDiscreteScheduler", as a scheduler_config.json has it';
+    throw invalid('schedulerFromConfig', '_class_name', expected, name);
   }
+  warnOfUnknown('scheduler_config.json', KNOWN_ENTRIES, config);
   return createScheduler(name, config, overrides);
 }
 

@@ -1,17 +1,20 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../errors.js';
+import { type ConfigOf, choice, flag, number } from '../config/fields.js';
 import { AlphaScheduler } from './common/alpha_scheduler.js';
-import { exp32, f32, log32, sqrt32 } from './common/numeric.js';
-import { choice, flag, number, type OptionsOf } from './common/scheduler_config.js';
 import {
   BETA_SCHEDULES,
   NOISE_SCHEDULE_FIELDS,
   spacingFields,
   THRESHOLDING_FIELDS,
   VARIANCE_TYPES,
-} from './common/scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
-import { integerTimesteps } from './common/timestep_spacing.js';
+} from './common/config.js';
+import { integerTimesteps } from './common/schedule.js';
+import {
+  combine,
+  type SchedulerOutput,
+  type SetTimestepsOptions,
+  type StepOptions,
+} from './common/scheduling_utils.js';
 
 const FIELDS = {
   ...NOISE_SCHEDULE_FIELDS,
@@ -28,14 +31,10 @@ const FIELDS = {
  * Denoising diffusion probabilistic models (https://arxiv.org/abs/2006.11239; diffusers/schedulers/scheduling_ddpm.py).
  * `setTimesteps` takes `timesteps`; `step` takes `generator`. Without `setTimesteps` it takes all the training steps.
  */
-export class DDPMScheduler extends AlphaScheduler<typeof FIELDS> {
-  static override readonly className: string = 'DDPMScheduler';
+export class DDPMScheduler extends AlphaScheduler<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'DDPMScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { ddpm: {} };
-
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
-    super(options);
-  }
 
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
     this.checkPredictionType(['epsilon', 'sample', 'v_prediction']);
@@ -57,20 +56,20 @@ export class DDPMScheduler extends AlphaScheduler<typeof FIELDS> {
     this.checkStep(modelOutput, timestep, sample, learned ? 2 : 1);
     const alpha = this.alphaAt(timestep);
     const alphaPrevious = this.alphaBefore(timestep);
-    const beta = f32(1 - alpha);
-    const currentAlpha = f32(alpha / alphaPrevious);
-    const currentBeta = f32(1 - currentAlpha);
+    const beta = 1 - alpha;
+    const currentAlpha = alpha / alphaPrevious;
+    const currentBeta = 1 - currentAlpha;
     return tf.tidy(() => {
       const [output, predicted] = splits
         ? (tf.split(modelOutput, 2, -1) as [tf.Tensor, tf.Tensor])
         : [modelOutput, undefined];
-      const predOriginalSample = this.restrain(this.predictOriginal(output, sample, alpha));
-      const originalShare = f32(f32(sqrt32(alphaPrevious) * currentBeta) / beta);
-      const sampleShare = f32(f32(sqrt32(currentAlpha) * f32(1 - alphaPrevious)) / beta);
-      let prevSample: tf.Tensor = tf.add(tf.mul(originalShare, predOriginalSample), tf.mul(sampleShare, sample));
+      const predOriginalSample = this.thresholdOrClip(this.predictOriginal(output, sample, alpha));
+      // equation 7
+      const originalShare = (Math.sqrt(alphaPrevious) * currentBeta) / beta;
+      const sampleShare = (Math.sqrt(currentAlpha) * (1 - alphaPrevious)) / beta;
+      let prevSample = combine([originalShare, predOriginalSample], [sampleShare, sample]);
       if (timestep > 0) {
-        const ratio = f32(f32(1 - alphaPrevious) / beta);
-        const variance = Math.max(f32(ratio * currentBeta), f32(1e-20));
+        const variance = Math.max(((1 - alphaPrevious) / beta) * currentBeta, 1e-20);
         const deviation = this.deviation(variance, currentBeta, predicted);
         prevSample = tf.add(prevSample, tf.mul(deviation, this.noiseLike(output, options)));
       }
@@ -94,29 +93,19 @@ export class DDPMScheduler extends AlphaScheduler<typeof FIELDS> {
   private deviation(variance: number, currentBeta: number, predicted: tf.Tensor | undefined): number | tf.Tensor {
     switch (this.config.variance_type) {
       case 'fixed_small':
-        return sqrt32(variance);
       case 'fixed_small_log':
-        return exp32(f32(0.5 * log32(variance)));
+        return Math.sqrt(variance);
       case 'fixed_large':
-        return sqrt32(currentBeta);
+        return Math.sqrt(currentBeta);
       case 'fixed_large_log':
-        return sqrt32(log32(currentBeta));
+        return Math.sqrt(Math.log(currentBeta));
       case 'learned':
         return tf.sqrt(predicted!);
       default: {
         const share = tf.div(tf.add(predicted!, 1), 2);
-        const logVariance = tf.add(tf.mul(share, log32(currentBeta)), tf.mul(tf.sub(1, share), log32(variance)));
+        const logVariance = tf.add(tf.mul(share, Math.log(currentBeta)), tf.mul(tf.sub(1, share), Math.log(variance)));
         return tf.exp(tf.mul(0.5, logVariance));
       }
-    }
-  }
-
-  private checkDescending(timesteps: readonly number[]): void {
-    const disordered = timesteps.some((t, i) => i > 0 && t >= timesteps[i - 1]!);
-    if (disordered || timesteps[0]! >= this.length) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setTimesteps] timesteps expects descending integers below ${this.length}, got [${timesteps}]`,
-      );
     }
   }
 }

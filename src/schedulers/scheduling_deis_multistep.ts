@@ -1,45 +1,46 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { combine, stepCoefficients } from './common/dpm_solver_update.js';
-import { f32, log32, roundHalfEven } from './common/numeric.js';
-import { choice, flag, integer, number, type OptionsOf } from './common/scheduler_config.js';
+import { type ConfigOf, choice, count, flag, type OptionsOf } from '../config/fields.js';
 import {
+  FLOW_FIELDS,
   NOISE_SCHEDULE_FIELDS,
   SIGMA_CONVERSION_FIELDS,
   spacingFields,
   THRESHOLDING_FIELDS,
-} from './common/scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
-import { convertSigmas } from './common/sigmas.js';
-import { SolverScheduler } from './common/solver_scheduler.js';
-import { solverTimesteps } from './common/timestep_spacing.js';
+} from './common/config.js';
+import { roundHalfEven } from './common/numeric.js';
+import { convertSigmas, solverTimesteps } from './common/schedule.js';
+import {
+  combine,
+  type SchedulerOutput,
+  type SetTimestepsOptions,
+  type StepOptions,
+} from './common/scheduling_utils.js';
+import { expm1, SolverScheduler, stepLength } from './common/solver_scheduler.js';
 
 const FIELDS = {
   ...NOISE_SCHEDULE_FIELDS,
   ...THRESHOLDING_FIELDS,
   ...SIGMA_CONVERSION_FIELDS,
   ...spacingFields('linspace'),
-  solver_order: integer(2, 1),
-  algorithm_type: choice<string>('deis', ['deis', 'dpmsolver', 'dpmsolver++']),
-  solver_type: choice<string>('logrho', ['logrho', 'midpoint', 'heun', 'bh1', 'bh2']),
+  solver_order: count(2, 3),
+  algorithm_type: choice('deis', ['deis', 'dpmsolver', 'dpmsolver++']),
+  solver_type: choice('logrho', ['logrho', 'midpoint', 'heun', 'bh1', 'bh2']),
   lower_order_final: flag(true),
-  use_flow_sigmas: flag(false),
-  flow_shift: number(1),
-  use_dynamic_shifting: flag(false),
-  time_shift_type: choice<'exponential' | 'linear'>('exponential', ['exponential', 'linear']),
+  ...FLOW_FIELDS,
 };
 
 /**
  * Diffusion exponential integrator sampler, multistep over log rho (https://arxiv.org/abs/2204.13902;
  * diffusers/schedulers/scheduling_deis_multistep.py). `setTimesteps` takes `mu`.
  */
-export class DEISMultistepScheduler extends SolverScheduler<typeof FIELDS> {
-  static override readonly className: string = 'DEISMultistepScheduler';
+export class DEISMultistepScheduler extends SolverScheduler<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'DEISMultistepScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { deis: {}, deis_karras: { use_karras_sigmas: true } };
 
   private lowerOrderNums = 0;
 
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+  constructor(options?: OptionsOf<ConfigOf<typeof FIELDS>>) {
     super(options);
     this.updateConfig({ algorithm_type: 'deis', solver_type: 'logrho' });
   }
@@ -75,7 +76,7 @@ export class DEISMultistepScheduler extends SolverScheduler<typeof FIELDS> {
     const prevSample = tf.tidy(() => {
       const { alpha, sigma } = this.point(index);
       const original = this.predictOriginal(modelOutput, sample, index);
-      this.remember(tf.div(tf.sub(sample, tf.mul(alpha, original)), sigma));
+      this.pushOutput(tf.div(tf.sub(sample, tf.mul(alpha, original)), sigma));
       return this.update(this.orderAt(index), index, sample);
     });
     this.lowerOrderNums = Math.min(this.lowerOrderNums + 1, this.config.solver_order);
@@ -91,44 +92,33 @@ export class DEISMultistepScheduler extends SolverScheduler<typeof FIELDS> {
     return short ? Math.min(order, left) : order;
   }
 
+  /** x_t = alpha_t (x / alpha_s + sum of C_i eps_i), C_i the integral over rho of a Lagrange polynomial in log rho. */
   private update(order: number, index: number, sample: tf.Tensor): tf.Tensor {
-    const outputs = [...this.outputs].reverse();
-    const to = this.point(index + 1);
-    const s0 = this.point(index);
+    const [s, t] = [this.point(index), this.point(index + 1)];
+    const outputs = [...this.outputs].reverse().slice(0, order);
     if (order === 1) {
-      const c = stepCoefficients('dpmsolver', s0, to);
-      return combine([
-        [c.sample, sample],
-        [c.d0, outputs[0]!],
-      ]);
+      // DDIM: x_t = alpha_t / alpha_s x - sigma_t (e^h - 1) eps
+      return combine([t.alpha / s.alpha, sample], [-t.sigma * expm1(stepLength(s, t)), outputs[0]]);
     }
-    const rhos = outputs.slice(0, order).map((_, i) => {
-      const { alpha, sigma } = this.point(index - i);
-      return f32(sigma / alpha);
+    const rho = (at: number): number => this.point(at).sigma / this.point(at).alpha;
+    const logRhos = outputs.map((_, i) => Math.log(rho(index - i)));
+    const antiderivative = order === 2 ? linearAntiderivative : quadraticAntiderivative;
+    const terms = outputs.map((output, i) => {
+      const nodes = [...logRhos.slice(i), ...logRhos.slice(0, i)];
+      const c = antiderivative(rho(index + 1), nodes) - antiderivative(rho(index), nodes);
+      return [t.alpha * c, output] as const;
     });
-    const rhoTo = f32(to.sigma / to.alpha);
-    const integral = order === 2 ? linearIntegral : quadraticIntegral;
-    const terms = rhos.map((_, i) => {
-      const rotated = [...rhos.slice(i), ...rhos.slice(0, i)];
-      const coefficient = f32(integral(rhoTo, rotated) - integral(rhos[0]!, rotated));
-      return tf.mul(coefficient, outputs[i]!) as tf.Tensor;
-    });
-    const sum = terms.reduce((a, b) => tf.add(a, b), tf.div(sample, s0.alpha) as tf.Tensor);
-    return tf.mul(to.alpha, sum);
+    return combine([t.alpha / s.alpha, sample], ...terms);
   }
 }
 
-/** Antiderivative at t of the Lagrange polynomial in log rho that is 1 at b and 0 at c, in float32. */
-function linearIntegral(t: number, rhos: readonly number[]): number {
-  const [b, c] = rhos.map(log32) as [number, number];
-  return f32(f32(t * f32(f32(-c + log32(t)) - 1)) / f32(b - c));
+/** Antiderivative at rho of the Lagrange polynomial (log rho - c) / (b - c). */
+function linearAntiderivative(rho: number, [b, c]: readonly number[]): number {
+  return (rho * (Math.log(rho) - c! - 1)) / (b! - c!);
 }
 
-/** Antiderivative at t of the Lagrange polynomial in log rho that is 1 at b and 0 at c and d, in float32. */
-function quadraticIntegral(t: number, rhos: readonly number[]): number {
-  const [b, c, d] = rhos.map(log32) as [number, number, number];
-  const x = log32(t);
-  const first = f32(f32(c * f32(f32(d - x) + 1)) - f32(d * x));
-  const sum = f32(f32(f32(f32(first + d) + f32(x * x)) - f32(2 * x)) + 2);
-  return f32(f32(t * sum) / f32(f32(b - c) * f32(b - d)));
+/** Antiderivative at rho of the Lagrange polynomial (log rho - c) (log rho - d) / ((b - c) (b - d)). */
+function quadraticAntiderivative(rho: number, [b, c, d]: readonly number[]): number {
+  const [toC, toD] = [Math.log(rho) - c!, Math.log(rho) - d!];
+  return (rho * (toC * toD - toC - toD + 2)) / ((b! - c!) * (b! - d!));
 }

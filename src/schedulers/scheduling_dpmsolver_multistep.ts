@@ -1,12 +1,22 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { DPM_SOLVER_FIELDS, DPMSolverScheduler } from './common/dpm_solver_scheduler.js';
-import { type AlgorithmType, checkThirdOrder, combine, stepCoefficients } from './common/dpm_solver_update.js';
-import { f32, log32, roundHalfEven } from './common/numeric.js';
-import { choice, flag, type OptionsOf } from './common/scheduler_config.js';
-import { spacingFields } from './common/scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
-import { convertSigmas, karrasSigmas } from './common/sigmas.js';
-import { solverTimesteps } from './common/timestep_spacing.js';
+import { type ConfigOf, choice, flag } from '../config/fields.js';
+import { spacingFields } from './common/config.js';
+import {
+  type AlgorithmType,
+  checkThirdOrder,
+  DPM_SOLVER_FIELDS,
+  DPMSolverScheduler,
+  stepCoefficients,
+} from './common/dpm_solver.js';
+import { roundHalfEven } from './common/numeric.js';
+import { convertSigmas, karrasSigmas, solverTimesteps } from './common/schedule.js';
+import {
+  combine,
+  type SchedulerOutput,
+  type SetTimestepsOptions,
+  type StepOptions,
+} from './common/scheduling_utils.js';
+import { stepLength } from './common/solver_scheduler.js';
 
 const FIELDS = {
   ...DPM_SOLVER_FIELDS,
@@ -29,8 +39,8 @@ const FIELDS = {
  * diffusers/schedulers/scheduling_dpmsolver_multistep.py).
  * `setTimesteps` takes `timesteps` and `mu`; `step` takes `generator` and `varianceNoise` (the "sde-" algorithms).
  */
-export class DPMSolverMultistepScheduler extends DPMSolverScheduler<typeof FIELDS> {
-  static override readonly className: string = 'DPMSolverMultistepScheduler';
+export class DPMSolverMultistepScheduler extends DPMSolverScheduler<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'DPMSolverMultistepScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = {
     dpmpp_2m: {},
@@ -41,10 +51,6 @@ export class DPMSolverMultistepScheduler extends DPMSolverScheduler<typeof FIELD
 
   /** Multistep order that the history allows so far. */
   private lowerOrderNums = 0;
-
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
-    super(options);
-  }
 
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
     this.checkPrediction();
@@ -73,7 +79,7 @@ export class DPMSolverMultistepScheduler extends DPMSolverScheduler<typeof FIELD
       return config.beta_schedule === 'squaredcos_cap_v2' ? timesteps : timesteps.map(roundHalfEven);
     };
     if (config.use_lu_lambdas && !config.use_karras_sigmas) {
-      const sigmas = karrasSigmas(descending.map(log32), steps, {}, 1).map(Math.exp);
+      const sigmas = karrasSigmas(descending.map(Math.log), steps, {}, 1).map(Math.exp);
       return { sigmas, timesteps: round(sigmas) };
     }
     const converted = convertSigmas(config, descending, steps);
@@ -96,7 +102,7 @@ export class DPMSolverMultistepScheduler extends DPMSolverScheduler<typeof FIELD
     const index = this.beginStep(timestep);
     const prevSample = tf.tidy(() => {
       const converted = this.convertModelOutput(modelOutput, sample, index);
-      this.remember(converted);
+      this.pushOutput(converted);
       const stochastic = this.algorithm.startsWith('sde');
       const noise = stochastic ? (options.varianceNoise ?? this.noiseLike(converted, options)) : undefined;
       return this.update(this.orderAt(index), index, sample, noise);
@@ -123,37 +129,22 @@ export class DPMSolverMultistepScheduler extends DPMSolverScheduler<typeof FIELD
     const c = stepCoefficients(this.algorithm, s0, to);
     const [m0, m1, m2] = [...this.outputs].reverse() as [tf.Tensor, tf.Tensor, tf.Tensor];
     if (order === 1) {
-      return combine([
-        [c.sample, sample],
-        [c.d0, m0],
-        [c.noise, noise],
-      ]);
+      return combine([c.sample, sample], [c.d0, m0], [c.noise, noise]);
     }
-    const h = f32(to.lambda - s0.lambda);
+    const h = stepLength(s0, to);
     const s1 = this.point(index - 1);
-    const r0 = f32(f32(s0.lambda - s1.lambda) / h);
-    const d10 = tf.mul(f32(1 / r0), tf.sub(m0, m1));
+    const r0 = (s0.lambda - s1.lambda) / h;
+    const d10 = tf.mul(1 / r0, tf.sub(m0, m1));
     if (order === 2) {
       const d1 = this.config.solver_type === 'midpoint' ? c.d1Midpoint : c.d1Heun;
-      return combine([
-        [c.sample, sample],
-        [c.d0, m0],
-        [d1, d10],
-        [c.noise, noise],
-      ]);
+      return combine([c.sample, sample], [c.d0, m0], [d1, d10], [c.noise, noise]);
     }
     checkThirdOrder(this.className, this.algorithm);
-    const r1 = f32(f32(s1.lambda - this.point(index - 2).lambda) / h);
-    const d11 = tf.mul(f32(1 / r1), tf.sub(m1, m2));
+    const r1 = (s1.lambda - this.point(index - 2).lambda) / h;
+    const d11 = tf.mul(1 / r1, tf.sub(m1, m2));
     const curve = tf.sub(d10, d11);
-    const d1 = tf.add(d10, tf.mul(f32(r0 / f32(r0 + r1)), curve));
-    const d2 = tf.mul(f32(1 / f32(r0 + r1)), curve);
-    return combine([
-      [c.sample, sample],
-      [c.d0, m0],
-      [c.d1Heun, d1],
-      [c.d2, d2],
-      [c.noise, noise],
-    ]);
+    const d1 = tf.add(d10, tf.mul(r0 / (r0 + r1), curve));
+    const d2 = tf.mul(1 / (r0 + r1), curve);
+    return combine([c.sample, sample], [c.d0, m0], [c.d1Heun, d1], [c.d2, d2], [c.noise, noise]);
   }
 }

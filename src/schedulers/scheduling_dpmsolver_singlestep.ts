@@ -1,10 +1,15 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { DPM_SOLVER_FIELDS, DPMSolverScheduler } from './common/dpm_solver_scheduler.js';
-import { type AlgorithmType, combine, stepCoefficients } from './common/dpm_solver_update.js';
-import { f32, linspace, roundHalfEven } from './common/numeric.js';
-import { choice, flag, type OptionsOf } from './common/scheduler_config.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
-import { convertSigmas } from './common/sigmas.js';
+import { type ConfigOf, choice, flag } from '../config/fields.js';
+import { type AlgorithmType, DPM_SOLVER_FIELDS, DPMSolverScheduler, stepCoefficients } from './common/dpm_solver.js';
+import { linspace, roundHalfEven } from './common/numeric.js';
+import { convertSigmas } from './common/schedule.js';
+import {
+  combine,
+  type SchedulerOutput,
+  type SetTimestepsOptions,
+  type StepOptions,
+} from './common/scheduling_utils.js';
+import { stepLength } from './common/solver_scheduler.js';
 
 const FIELDS = {
   ...DPM_SOLVER_FIELDS,
@@ -22,8 +27,8 @@ const FIELDS = {
  * diffusers/schedulers/scheduling_dpmsolver_singlestep.py): steps go in groups of `solver_order`, each group from its
  * first sample. `setTimesteps` takes `timesteps` and `mu`; `step` takes `generator` ("sde-dpmsolver++").
  */
-export class DPMSolverSinglestepScheduler extends DPMSolverScheduler<typeof FIELDS> {
-  static override readonly className: string = 'DPMSolverSinglestepScheduler';
+export class DPMSolverSinglestepScheduler extends DPMSolverScheduler<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'DPMSolverSinglestepScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { dpmpp_2s: {}, dpmpp_2s_karras: { use_karras_sigmas: true } };
 
@@ -31,10 +36,6 @@ export class DPMSolverSinglestepScheduler extends DPMSolverScheduler<typeof FIEL
   private orders: number[] = [];
   /** First sample of the group under way. */
   private groupSample: tf.Tensor | null = null;
-
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
-    super(options);
-  }
 
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
     this.checkPrediction();
@@ -95,7 +96,7 @@ export class DPMSolverSinglestepScheduler extends DPMSolverScheduler<typeof FIEL
     const index = this.beginStep(timestep);
     const prevSample = tf.tidy(() => {
       const converted = this.convertModelOutput(modelOutput, sample, index);
-      this.remember(converted);
+      this.pushOutput(converted);
       const noise = this.algorithm.startsWith('sde') ? this.noiseLike(converted, options) : undefined;
       const order = Math.min(this.orders[index]!, this.outputs.length);
       if (order === 1) {
@@ -120,43 +121,23 @@ export class DPMSolverSinglestepScheduler extends DPMSolverScheduler<typeof FIEL
     const c = stepCoefficients(this.algorithm, from, to);
     const [m0, m1, m2] = [...this.outputs].reverse() as [tf.Tensor, tf.Tensor, tf.Tensor];
     if (order === 1) {
-      return combine([
-        [c.sample, sample],
-        [c.d0, m0],
-        [c.noise, noise],
-      ]);
+      return combine([c.sample, sample], [c.d0, m0], [c.noise, noise]);
     }
-    const h = f32(to.lambda - from.lambda);
+    const h = stepLength(from, to);
     const midpoint = this.config.solver_type === 'midpoint';
-    const r0 = f32(f32(this.point(index).lambda - from.lambda) / h);
+    const r0 = (this.point(index).lambda - from.lambda) / h;
     if (order === 2) {
-      const d1 = tf.mul(f32(1 / r0), tf.sub(m0, m1));
-      return combine([
-        [c.sample, sample],
-        [c.d0, m1],
-        [midpoint ? c.d1Midpoint : c.d1Heun, d1],
-        [c.noise, noise],
-      ]);
+      const d1 = tf.mul(1 / r0, tf.sub(m0, m1));
+      return combine([c.sample, sample], [c.d0, m1], [midpoint ? c.d1Midpoint : c.d1Heun, d1], [c.noise, noise]);
     }
-    const r1 = f32(f32(this.point(index - 1).lambda - from.lambda) / h);
-    const d10 = tf.mul(f32(1 / r1), tf.sub(m1, m2));
-    const d11 = tf.mul(f32(1 / r0), tf.sub(m0, m2));
+    const r1 = (this.point(index - 1).lambda - from.lambda) / h;
+    const d10 = tf.mul(1 / r1, tf.sub(m1, m2));
+    const d11 = tf.mul(1 / r0, tf.sub(m0, m2));
     if (midpoint) {
-      return combine([
-        [c.sample, sample],
-        [c.d0, m2],
-        [c.d1Heun, d11],
-        [c.noise, noise],
-      ]);
+      return combine([c.sample, sample], [c.d0, m2], [c.d1Heun, d11], [c.noise, noise]);
     }
-    const d1 = tf.div(tf.sub(tf.mul(r0, d10), tf.mul(r1, d11)), f32(r0 - r1));
-    const d2 = tf.div(tf.mul(2, tf.sub(d11, d10)), f32(r0 - r1));
-    return combine([
-      [c.sample, sample],
-      [c.d0, m2],
-      [c.d1Heun, d1],
-      [c.d2, d2],
-      [c.noise, noise],
-    ]);
+    const d1 = tf.div(tf.sub(tf.mul(r0, d10), tf.mul(r1, d11)), r0 - r1);
+    const d2 = tf.div(tf.mul(2, tf.sub(d11, d10)), r0 - r1);
+    return combine([c.sample, sample], [c.d0, m2], [c.d1Heun, d1], [c.d2, d2], [c.noise, noise]);
   }
 }

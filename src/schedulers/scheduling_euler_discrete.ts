@@ -1,28 +1,23 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { type ConfigOf, choice, flag, number, type OptionsOf, optional } from '../config/fields.js';
 import { InvalidArgumentError } from '../errors.js';
-import { exp32, f32, interpolate, linspace, log32, sqrt32, torchLinspace32 } from './common/numeric.js';
-import { choice, flag, number, type OptionsOf, optional } from './common/scheduler_config.js';
-import { NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './common/scheduler_fields.js';
-import {
-  asList,
-  perItem,
-  type SchedulerOutput,
-  type SetTimestepsOptions,
-  type StepOptions,
-} from './common/scheduling_utils.js';
+import { velocity } from './common/alpha_scheduler.js';
+import { finalSigmas, NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './common/config.js';
+import { f32, interpolate, linspace, torchLinspace32 } from './common/numeric.js';
+import { fractionalTimesteps } from './common/schedule.js';
+import { asList, type SchedulerOutput, type SetTimestepsOptions, type StepOptions } from './common/scheduling_utils.js';
 import { SigmaScheduler } from './common/sigma_scheduler.js';
-import { fractionalTimesteps } from './common/timestep_spacing.js';
 
 const FIELDS = {
   ...NOISE_SCHEDULE_FIELDS,
   ...SIGMA_CONVERSION_FIELDS,
   ...spacingFields('linspace'),
-  interpolation_type: choice<'linear' | 'log_linear'>('linear', ['linear', 'log_linear']),
+  interpolation_type: choice('linear', ['linear', 'log_linear']),
   sigma_min: optional(number(0)),
   sigma_max: optional(number(0)),
-  timestep_type: choice<'discrete' | 'continuous'>('discrete', ['discrete', 'continuous']),
+  timestep_type: choice('discrete', ['discrete', 'continuous']),
   rescale_betas_zero_snr: flag(false),
-  final_sigmas_type: choice<'zero' | 'sigma_min'>('zero', ['zero', 'sigma_min']),
+  final_sigmas_type: finalSigmas,
 };
 
 /**
@@ -31,12 +26,12 @@ const FIELDS = {
  * `setTimesteps` takes `timesteps` or `sigmas` (with the final one); `step` takes `sChurn`, `sTmin`, `sTmax`, `sNoise`
  * and `generator`.
  */
-export class EulerDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
-  static override readonly className: string = 'EulerDiscreteScheduler';
+export class EulerDiscreteScheduler extends SigmaScheduler<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'EulerDiscreteScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { euler: {}, euler_karras: { use_karras_sigmas: true } };
 
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+  constructor(options?: OptionsOf<ConfigOf<typeof FIELDS>>) {
     super(options);
     const sigmas = this.trainingSigmas().reverse();
     this.sigmas = Float32Array.from([...sigmas, 0]);
@@ -84,7 +79,7 @@ export class EulerDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
 
   private customSchedule(given: readonly number[]): { sigmas: number[]; timesteps: number[] } {
     const sigmas = Array.from(given, f32);
-    return { sigmas, timesteps: this.timestepsOf(sigmas.slice(0, -1), { weight: f32, result: (t) => t }) };
+    return { sigmas, timesteps: this.timestepsOf(sigmas.slice(0, -1)) };
   }
 
   private schedule(steps: number, custom?: readonly number[]): { sigmas: number[]; timesteps: readonly number[] } {
@@ -93,7 +88,7 @@ export class EulerDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
     const levels =
       this.config.interpolation_type === 'linear'
         ? spaced.map((t) => interpolate(t, trained))
-        : torchLinspace32(log32(trained.at(-1)!), log32(trained[0]!), steps + 1).map(exp32);
+        : torchLinspace32(Math.log(trained.at(-1)!), Math.log(trained[0]!), steps + 1).map(Math.exp);
     const { sigmas, timesteps } = this.convert(levels, spaced, steps);
     const last = this.config.final_sigmas_type === 'sigma_min' ? trained[0]! : 0;
     return { sigmas: [...sigmas, last], timesteps };
@@ -105,11 +100,11 @@ export class EulerDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
     const { sChurn = 0, sTmin = 0, sTmax = Infinity, sNoise = 1 } = options;
     const sigma = this.sigmas[index]!;
     const gamma = sTmin <= sigma && sigma <= sTmax ? Math.min(sChurn / (this.sigmas.length - 1), Math.SQRT2 - 1) : 0;
-    const sigmaHat = f32(sigma * f32(gamma + 1));
+    const sigmaHat = sigma * (gamma + 1);
     const output = tf.tidy(() => {
       let noisy = sample;
       if (gamma > 0) {
-        const added = sqrt32(f32(f32(sigmaHat * sigmaHat) - f32(sigma * sigma)));
+        const added = Math.sqrt(sigmaHat * sigmaHat - sigma * sigma);
         noisy = tf.add(sample, tf.mul(tf.mul(this.noiseLike(modelOutput, options), sNoise), added));
       }
       const predOriginalSample =
@@ -117,7 +112,7 @@ export class EulerDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
           ? this.velocityToOriginal(modelOutput, noisy, sigma)
           : this.predictOriginal(modelOutput, noisy, sigmaHat);
       const derivative = tf.div(tf.sub(noisy, predOriginalSample), sigmaHat);
-      const prevSample = tf.add(noisy, tf.mul(derivative, f32(this.sigmas[index + 1]! - sigmaHat)));
+      const prevSample = tf.add(noisy, tf.mul(derivative, this.sigmas[index + 1]! - sigmaHat));
       return { prevSample, predOriginalSample };
     });
     this.endStep();
@@ -127,21 +122,10 @@ export class EulerDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
   /** The velocity that a v_prediction model is trained to give; timesteps are entries of the schedule. */
   getVelocity(sample: tf.Tensor, noise: tf.Tensor, timesteps: number | ArrayLike<number>): tf.Tensor {
     const alphas = asList(timesteps).map((t) => this.alphasCumprod[this.indexForTimestep(t)]!);
-    return tf.tidy(() =>
-      tf.sub(
-        tf.mul(perItem(alphas.map(sqrt32), sample), noise),
-        tf.mul(
-          perItem(
-            alphas.map((a) => sqrt32(f32(1 - a))),
-            sample,
-          ),
-          sample,
-        ),
-      ),
-    );
+    return velocity(alphas, sample, noise);
   }
 }
 
 function quarterLog(sigma: number): number {
-  return f32(0.25 * log32(sigma));
+  return f32(0.25 * Math.log(sigma));
 }

@@ -1,32 +1,31 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { type ConfigOf, choice, flag, integer, number, type OptionsOf, optional } from '../config/fields.js';
 import { InvalidArgumentError } from '../errors.js';
+import { SIGMA_CONVERSION_FIELDS, TIME_SHIFT_TYPES, trainingSteps } from './common/config.js';
 import { f32, linspace } from './common/numeric.js';
-import { choice, flag, integer, number, type OptionsOf, optional } from './common/scheduler_config.js';
-import { SIGMA_CONVERSION_FIELDS } from './common/scheduler_fields.js';
+import { checkConversions, convertSigmas, shiftFlow, stretchToTerminal, timeShift } from './common/schedule.js';
 import {
   asList,
-  perItem,
+  combine,
+  mixPerItem,
   SchedulerMixin,
   type SchedulerOutput,
   type SetTimestepsOptions,
   type StepOptions,
 } from './common/scheduling_utils.js';
-import { checkConversions } from './common/sigma_scheduler.js';
-import { convertSigmas } from './common/sigmas.js';
-import { stretchToTerminal, type TimeShiftType, timeShift } from './common/time_shift.js';
 
 const FIELDS = {
   ...SIGMA_CONVERSION_FIELDS,
-  num_train_timesteps: integer(1000, 1),
+  num_train_timesteps: trainingSteps,
   shift: number(1),
   use_dynamic_shifting: flag(false),
-  base_shift: { ...optional(number(0)), default: 0.5 },
-  max_shift: { ...optional(number(0)), default: 1.15 },
-  base_image_seq_len: integer(256),
-  max_image_seq_len: integer(4096),
+  base_shift: optional(number(0), 0.5),
+  max_shift: optional(number(0), 1.15),
+  base_image_seq_len: integer(256, { min: 1 }),
+  max_image_seq_len: integer(4096, { min: 1 }),
   invert_sigmas: flag(false),
   shift_terminal: optional(number(0)),
-  time_shift_type: choice<TimeShiftType>('exponential', ['exponential', 'linear']),
+  time_shift_type: choice('exponential', TIME_SHIFT_TYPES),
   stochastic_sampling: flag(false),
 };
 
@@ -35,8 +34,8 @@ const FIELDS = {
  * diffusers/schedulers/scheduling_flow_match_euler_discrete.py). `setTimesteps` takes `timesteps`, `sigmas` (both
  * without the final one) and `mu`; `step` takes `generator` (with `stochastic_sampling`).
  */
-export class FlowMatchEulerDiscreteScheduler extends SchedulerMixin<typeof FIELDS> {
-  static override readonly className: string = 'FlowMatchEulerDiscreteScheduler';
+export class FlowMatchEulerDiscreteScheduler extends SchedulerMixin<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'FlowMatchEulerDiscreteScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { flow_match_euler: {} };
   static override readonly compatibles: readonly string[] = [];
@@ -48,19 +47,17 @@ export class FlowMatchEulerDiscreteScheduler extends SchedulerMixin<typeof FIELD
   readonly sigmaMax: number;
   private currentShift: number;
 
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+  constructor(options?: OptionsOf<ConfigOf<typeof FIELDS>>) {
     super(options);
     checkConversions(this.className, this.config);
     const { num_train_timesteps: trained, shift, use_dynamic_shifting } = this.config;
     this.currentShift = shift;
-    const even = linspace(1, trained, trained)
-      .reverse()
-      .map((t) => f32(f32(t) / trained));
-    const sigmas = use_dynamic_shifting ? even : even.map((sigma) => shifted32(shift, sigma));
+    const even = linspace(trained, 1, trained).map((t) => t / trained);
+    const sigmas = use_dynamic_shifting ? even : even.map((sigma) => shiftFlow(shift, sigma));
     this.sigmas = Float32Array.from(sigmas);
     this.timesteps = sigmas.map((sigma) => f32(sigma * trained));
-    this.sigmaMin = sigmas.at(-1)!;
-    this.sigmaMax = sigmas[0]!;
+    this.sigmaMin = this.sigmas.at(-1)!;
+    this.sigmaMax = this.sigmas[0]!;
   }
 
   get initNoiseSigma(): number {
@@ -84,25 +81,20 @@ export class FlowMatchEulerDiscreteScheduler extends SchedulerMixin<typeof FIELD
         '[FlowMatchEulerDiscreteScheduler.setTimesteps] needs mu for use_dynamic_shifting',
       );
     }
-    const single = options.sigmas !== undefined || options.timesteps !== undefined;
-    const shift = (sigma: number): number => {
-      if (use_dynamic_shifting) {
-        return timeShift(time_shift_type, options.mu!, sigma);
-      }
-      return single ? shifted32(this.shift, sigma) : (this.shift * sigma) / (1 + (this.shift - 1) * sigma);
-    };
+    const shift = (sigma: number): number =>
+      use_dynamic_shifting ? timeShift(time_shift_type, options.mu!, sigma) : shiftFlow(this.shift, sigma);
     let sigmas: readonly number[] = this.evenSigmas(steps, options).map(shift);
     if (shift_terminal) {
       sigmas = stretchToTerminal(sigmas, shift_terminal);
     }
-    sigmas = (convertSigmas(this.config, sigmas, steps) ?? sigmas).map(f32);
+    sigmas = convertSigmas(this.config, sigmas, steps) ?? sigmas;
     if (invert_sigmas) {
-      sigmas = sigmas.map((sigma) => f32(1 - sigma));
+      sigmas = sigmas.map((sigma) => 1 - sigma);
     }
     this.resetLoop();
     this.numInferenceSteps = steps;
-    this.timesteps = sigmas.map((sigma) => f32(sigma * num_train_timesteps));
     this.sigmas = Float32Array.from([...sigmas, invert_sigmas ? 1 : 0]);
+    this.timesteps = [...this.sigmas.subarray(0, -1)].map((sigma) => f32(sigma * num_train_timesteps));
   }
 
   private countOf(numInferenceSteps: number | null | undefined, options: SetTimestepsOptions): number {
@@ -127,10 +119,10 @@ export class FlowMatchEulerDiscreteScheduler extends SchedulerMixin<typeof FIELD
   private evenSigmas(steps: number, { sigmas, timesteps }: SetTimestepsOptions): number[] {
     const trained = this.config.num_train_timesteps;
     if (sigmas) {
-      return Array.from(sigmas, f32);
+      return Array.from(sigmas);
     }
     if (timesteps) {
-      return Array.from(timesteps, (t) => f32(f32(t) / trained));
+      return Array.from(timesteps, (t) => t / trained);
     }
     return linspace(this.sigmaMax * trained, this.sigmaMin * trained, steps).map((t) => t / trained);
   }
@@ -142,40 +134,24 @@ export class FlowMatchEulerDiscreteScheduler extends SchedulerMixin<typeof FIELD
     const next = this.sigmas[index + 1]!;
     const prevSample = tf.tidy((): tf.Tensor => {
       if (!this.config.stochastic_sampling) {
-        return tf.add(sample, tf.mul(f32(next - sigma), modelOutput));
+        return tf.add(sample, tf.mul(next - sigma, modelOutput));
       }
       const original = tf.sub(sample, tf.mul(sigma, modelOutput));
-      return tf.add(tf.mul(f32(1 - next), original), tf.mul(next, this.noiseLike(sample, options)));
+      return combine([1 - next, original], [next, this.noiseLike(sample, options)]);
     });
     this.endStep();
     return { prevSample };
   }
 
+  /** (1 - sigma) original + sigma noise */
   addNoise(original: tf.Tensor, noise: tf.Tensor, timesteps: number | ArrayLike<number>): tf.Tensor {
-    const sigmas = asList(timesteps).map(
-      (t) => this.sigmas[this.beginIndex === null ? this.indexForTimestep(t) : (this.stepIndex ?? this.beginIndex)]!,
-    );
-    return tf.tidy(() =>
-      tf.add(
-        tf.mul(perItem(sigmas, original), noise),
-        tf.mul(
-          perItem(
-            sigmas.map((sigma) => f32(1 - sigma)),
-            original,
-          ),
-          original,
-        ),
-      ),
-    );
+    const sigmas = asList(timesteps).map((t) => this.sigmas[this.noiseIndex(t)]!);
+    const shares = sigmas.map((sigma) => 1 - sigma);
+    return mixPerItem(sigmas, noise, shares, original);
   }
 
   /** diffusers' name for `addNoise` of flows. */
   scaleNoise(sample: tf.Tensor, timesteps: number | ArrayLike<number>, noise: tf.Tensor): tf.Tensor {
     return this.addNoise(sample, noise, timesteps);
   }
-}
-
-/** Noise level of a flow shifted in float32. */
-function shifted32(shift: number, sigma: number): number {
-  return f32(f32(shift * sigma) / f32(1 + f32(f32(shift - 1) * sigma)));
 }

@@ -1,16 +1,11 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { type ConfigOf, choice, flag, number, type OptionsOf } from '../config/fields.js';
 import { InvalidArgumentError } from '../errors.js';
-import { f32, interpolate } from './common/numeric.js';
-import { choice, flag, number, type OptionsOf } from './common/scheduler_config.js';
-import {
-  BETA_SCHEDULES,
-  NOISE_SCHEDULE_FIELDS,
-  SIGMA_CONVERSION_FIELDS,
-  spacingFields,
-} from './common/scheduler_fields.js';
+import { BETA_SCHEDULES, NOISE_SCHEDULE_FIELDS, SIGMA_CONVERSION_FIELDS, spacingFields } from './common/config.js';
+import { f32 } from './common/numeric.js';
+import { twice } from './common/schedule.js';
 import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
 import { SigmaScheduler } from './common/sigma_scheduler.js';
-import { fractionalTimesteps } from './common/timestep_spacing.js';
 
 const FIELDS = {
   ...NOISE_SCHEDULE_FIELDS,
@@ -27,8 +22,8 @@ const FIELDS = {
  * Heun's method, two model calls per step (https://arxiv.org/abs/2206.00364, Algorithm 1;
  * diffusers/schedulers/scheduling_heun_discrete.py). `setTimesteps` takes `timesteps`.
  */
-export class HeunDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
-  static override readonly className: string = 'HeunDiscreteScheduler';
+export class HeunDiscreteScheduler extends SigmaScheduler<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'HeunDiscreteScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { heun: {}, heun_karras: { use_karras_sigmas: true } };
   override readonly order = 2;
@@ -36,9 +31,9 @@ export class HeunDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
   /** First half of a step under way: its derivative, length and starting sample. */
   private half: { derivative: tf.Tensor; dt: number; sample: tf.Tensor } | null = null;
 
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+  constructor(options?: OptionsOf<ConfigOf<typeof FIELDS>>) {
     super(options);
-    this.layOut(this.length);
+    this.buildSchedule(this.length);
   }
 
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
@@ -52,18 +47,11 @@ export class HeunDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
     }
     this.resetLoop();
     this.numInferenceSteps = steps;
-    this.layOut(steps, options.timesteps);
+    this.buildSchedule(steps, options.timesteps);
   }
 
-  private layOut(steps: number, custom?: readonly number[]): void {
-    const spaced = custom?.map(f32) ?? fractionalTimesteps(this.config, steps);
-    const trained = this.trainingSigmas();
-    const { sigmas, timesteps } = this.convert(
-      spaced.map((t) => interpolate(t, trained)),
-      spaced,
-      steps,
-    );
-    const twice = (values: readonly number[]): number[] => values.flatMap((v, i) => (i === 0 ? [v] : [v, v]));
+  private buildSchedule(steps: number, custom?: readonly number[]): void {
+    const { sigmas, timesteps } = this.spacedSigmas(steps, custom?.map(f32));
     this.sigmas = Float32Array.from([...twice(sigmas), 0]);
     this.timesteps = twice(timesteps.map(f32));
   }
@@ -85,7 +73,7 @@ export class HeunDiscreteScheduler extends SigmaScheduler<typeof FIELDS> {
 
   private advance(index: number, derivative: tf.Tensor, sample: tf.Tensor): tf.Tensor {
     if (!this.half) {
-      const dt = f32(this.sigmas[index + 1]! - this.sigmas[index]!);
+      const dt = this.sigmas[index + 1]! - this.sigmas[index]!;
       this.half = { derivative: this.retain(derivative), dt, sample: this.retain(sample) };
       return tf.add(sample, tf.mul(derivative, dt));
     }

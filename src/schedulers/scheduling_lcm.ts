@@ -1,8 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { noiseShare } from './common/alpha_scheduler.js';
 import { CONSISTENCY_FIELDS, ConsistencyScheduler } from './common/consistency_scheduler.js';
-import { f32, sqrt32 } from './common/numeric.js';
-import type { OptionsOf } from './common/scheduler_config.js';
-import type { SchedulerOutput, StepOptions } from './common/scheduling_utils.js';
+import { combine, type SchedulerOutput, type StepOptions } from './common/scheduling_utils.js';
 
 /** Half the standard deviation of the data, squared (section 4.1 of the paper). */
 const SIGMA_DATA_SQUARED = 0.25;
@@ -13,13 +12,9 @@ const SIGMA_DATA_SQUARED = 0.25;
  * `step` takes `generator`.
  */
 export class LCMScheduler extends ConsistencyScheduler {
-  static override readonly className: string = 'LCMScheduler';
+  static override readonly className = 'LCMScheduler';
   static override readonly fields = CONSISTENCY_FIELDS;
   static override readonly shortNames = { lcm: {} };
-
-  constructor(options: OptionsOf<typeof CONSISTENCY_FIELDS> = {}) {
-    super(options);
-  }
 
   step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, options: StepOptions = {}): SchedulerOutput {
     this.checkStep(modelOutput, timestep, sample);
@@ -28,13 +23,16 @@ export class LCMScheduler extends ConsistencyScheduler {
     const alphaPrevious = this.previousAlphaAt(this.timesteps[index + 1] ?? timestep);
     const output = tf.tidy(() => {
       const { skip, out } = this.boundaryScalings(timestep);
-      const original = this.restrain(this.predictOriginal(modelOutput, sample, alpha));
-      const denoised = tf.add(tf.mul(out, original), tf.mul(skip, sample)) as tf.Tensor;
+      const original = this.thresholdOrClip(this.predictOriginal(modelOutput, sample, alpha));
+      const denoised = combine([out, original], [skip, sample]);
       if (index === this.numInferenceSteps! - 1) {
         return { prevSample: tf.clone(denoised), denoised };
       }
-      const noise = tf.mul(sqrt32(f32(1 - alphaPrevious)), this.noiseLike(modelOutput, options));
-      return { prevSample: tf.add(tf.mul(sqrt32(alphaPrevious), denoised), noise) as tf.Tensor, denoised };
+      const noise = this.noiseLike(modelOutput, options);
+      return {
+        prevSample: combine([Math.sqrt(alphaPrevious), denoised], [noiseShare(alphaPrevious), noise]),
+        denoised,
+      };
     });
     this.endStep();
     return output;
@@ -42,8 +40,8 @@ export class LCMScheduler extends ConsistencyScheduler {
 
   /** Shares of the sample and of the prediction, which make the function the identity at timestep 0. */
   private boundaryScalings(timestep: number): { skip: number; out: number } {
-    const scaled = f32(timestep * this.config.timestep_scaling);
-    const sum = f32(f32(scaled * scaled) + SIGMA_DATA_SQUARED);
-    return { skip: f32(SIGMA_DATA_SQUARED / sum), out: f32(scaled / sqrt32(sum)) };
+    const scaled = timestep * this.config.timestep_scaling;
+    const sum = scaled ** 2 + SIGMA_DATA_SQUARED;
+    return { skip: SIGMA_DATA_SQUARED / sum, out: scaled / Math.sqrt(sum) };
   }
 }

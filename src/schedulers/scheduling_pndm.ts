@@ -1,11 +1,15 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { type ConfigOf, flag } from '../config/fields.js';
 import { InvalidArgumentError } from '../errors.js';
 import { AlphaScheduler } from './common/alpha_scheduler.js';
-import { f32, sqrt32 } from './common/numeric.js';
-import { flag, type OptionsOf } from './common/scheduler_config.js';
-import { NOISE_SCHEDULE_FIELDS, spacingFields } from './common/scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
-import { integerTimesteps } from './common/timestep_spacing.js';
+import { NOISE_SCHEDULE_FIELDS, spacingFields } from './common/config.js';
+import { integerTimesteps } from './common/schedule.js';
+import {
+  combine,
+  type SchedulerOutput,
+  type SetTimestepsOptions,
+  type StepOptions,
+} from './common/scheduling_utils.js';
 
 const FIELDS = {
   ...NOISE_SCHEDULE_FIELDS,
@@ -19,8 +23,8 @@ const FIELDS = {
  * diffusers/schedulers/scheduling_pndm.py): linear multistep, started by Runge-Kutta steps unless `skip_prk_steps`.
  * A timestep occurs twice in the schedule, so steps are counted and not looked up.
  */
-export class PNDMScheduler extends AlphaScheduler<typeof FIELDS> {
-  static override readonly className: string = 'PNDMScheduler';
+export class PNDMScheduler extends AlphaScheduler<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'PNDMScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { pndm: {}, plms: { skip_prk_steps: true } };
 
@@ -29,10 +33,6 @@ export class PNDMScheduler extends AlphaScheduler<typeof FIELDS> {
   private outputs: tf.Tensor[] = [];
   private mixedOutput: tf.Tensor | null = null;
   private startSample: tf.Tensor | null = null;
-
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
-    super(options);
-  }
 
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
     this.checkPredictionType(['epsilon', 'v_prediction']);
@@ -122,39 +122,18 @@ export class PNDMScheduler extends AlphaScheduler<typeof FIELDS> {
     if (this.counter === 0) {
       this.setStartSample(sample);
     }
-    return this.previousSample(sample, timestep, timestep - ratio, this.extrapolate());
+    return this.previousSample(sample, timestep, timestep - ratio, adamsBashforth(this.outputs));
   }
 
-  /** Adams-Bashforth over the outputs kept. */
-  private extrapolate(): tf.Tensor {
-    const [e1, e2, e3, e4] = [...this.outputs].reverse() as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
-    switch (this.outputs.length) {
-      case 1:
-        return e1;
-      case 2:
-        return tf.div(tf.sub(tf.mul(3, e1), e2), 2);
-      case 3:
-        return tf.div(tf.add(tf.sub(tf.mul(23, e1), tf.mul(16, e2)), tf.mul(5, e3)), 12);
-      default: {
-        const first = tf.add(tf.sub(tf.mul(55, e1), tf.mul(59, e2)), tf.mul(37, e3));
-        return tf.mul(1 / 24, tf.sub(first, tf.mul(9, e4)));
-      }
-    }
-  }
-
-  /** Equation (9) (`_get_prev_sample`). */
+  /**
+   * Equation (9) (`_get_prev_sample`), with a for alpha at t and b at the step before:
+   * x_b = sqrt(b / a) x - (b - a) eps / (a sqrt(1 - b) + sqrt(a (1 - a) b))
+   */
   private previousSample(sample: tf.Tensor, timestep: number, previous: number, output: tf.Tensor): tf.Tensor {
-    const alpha = this.alphaAt(timestep);
-    const alphaPrevious = this.previousAlphaAt(previous);
-    const epsilon = this.predictEpsilon(output, sample, alpha);
-    const beta = f32(1 - alpha);
-    const denominator = f32(
-      f32(alpha * sqrt32(f32(1 - alphaPrevious))) + sqrt32(f32(f32(alpha * beta) * alphaPrevious)),
-    );
-    return tf.sub(
-      tf.mul(sqrt32(f32(alphaPrevious / alpha)), sample),
-      tf.div(tf.mul(f32(alphaPrevious - alpha), epsilon), denominator),
-    );
+    const a = this.alphaAt(timestep);
+    const b = this.previousAlphaAt(previous);
+    const denominator = a * Math.sqrt(1 - b) + Math.sqrt(a * (1 - a) * b);
+    return combine([Math.sqrt(b / a), sample], [(a - b) / denominator, this.predictEpsilon(output, sample, a)]);
   }
 
   private setStartSample(sample: tf.Tensor | null): void {
@@ -162,3 +141,11 @@ export class PNDMScheduler extends AlphaScheduler<typeof FIELDS> {
     this.startSample = sample && this.retain(sample);
   }
 }
+
+/** Linear multistep of Adams and Bashforth over the newest of 1 to 4 outputs (equation 12 and its lower orders). */
+export function adamsBashforth(outputs: readonly tf.Tensor[]): tf.Tensor {
+  const weights = ADAMS_BASHFORTH[Math.min(outputs.length, 4) - 1]!;
+  return combine(...weights.map((weight, i) => [weight, outputs.at(-1 - i)] as const));
+}
+
+const ADAMS_BASHFORTH = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]];

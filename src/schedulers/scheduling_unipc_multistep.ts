@@ -1,29 +1,35 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../errors.js';
-import { combine } from './common/dpm_solver_update.js';
-import { solveLinear } from './common/linear_solve.js';
-import { expm1_32, f32, linspace, log32, roundHalfEven } from './common/numeric.js';
 import {
+  type ConfigOf,
   choice,
+  count,
   type Field,
   flag,
   integer,
+  list,
   number,
-  numbers,
   type OptionsOf,
   optional,
-} from './common/scheduler_config.js';
+} from '../config/fields.js';
+import { InvalidArgumentError } from '../errors.js';
 import {
+  finalSigmas,
+  MAX_STEPS,
   NOISE_SCHEDULE_FIELDS,
   SIGMA_CONVERSION_FIELDS,
   spacingFields,
   THRESHOLDING_FIELDS,
-} from './common/scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
-import { convertSigmas, sigmaToT } from './common/sigmas.js';
-import { type SchedulePoint, SolverScheduler } from './common/solver_scheduler.js';
-import { stretchToTerminal, type TimeShiftType, timeShift } from './common/time_shift.js';
-import { solverTimesteps } from './common/timestep_spacing.js';
+  type TimeShiftType,
+} from './common/config.js';
+import { f32, linspace, roundHalfEven, solveLinear } from './common/numeric.js';
+import { convertSigmas, sigmaToT, solverTimesteps, stretchToTerminal, timeShift } from './common/schedule.js';
+import {
+  combine,
+  type SchedulerOutput,
+  type SetTimestepsOptions,
+  type StepOptions,
+} from './common/scheduling_utils.js';
+import { expm1, type SchedulePoint, SolverScheduler, stepLength } from './common/solver_scheduler.js';
 
 /** diffusers' own default, without a further solver. */
 const noSolver: Field<null> = {
@@ -37,15 +43,15 @@ const FIELDS = {
   ...THRESHOLDING_FIELDS,
   ...SIGMA_CONVERSION_FIELDS,
   ...spacingFields('linspace'),
-  solver_order: integer(2, 1),
+  solver_order: count(2, 3),
   predict_x0: flag(true),
   solver_type: choice<string>('bh2', ['bh1', 'bh2', 'midpoint', 'heun', 'logrho']),
   lower_order_final: flag(true),
-  disable_corrector: numbers,
+  disable_corrector: list(integer(0), [], MAX_STEPS, 0),
   solver_p: noSolver,
   use_flow_sigmas: flag(false),
   flow_shift: number(1),
-  final_sigmas_type: choice<'zero' | 'sigma_min'>('zero', ['zero', 'sigma_min']),
+  final_sigmas_type: finalSigmas,
   rescale_betas_zero_snr: flag(false),
   use_dynamic_shifting: flag(false),
   time_shift_type: choice<TimeShiftType>('exponential', ['exponential', 'linear']),
@@ -58,8 +64,8 @@ const FIELDS = {
  * Unified predictor-corrector (https://arxiv.org/abs/2302.04867; diffusers/schedulers/scheduling_unipc_multistep.py).
  * `setTimesteps` takes `sigmas` (with use_flow_sigmas) and `mu`.
  */
-export class UniPCMultistepScheduler extends SolverScheduler<typeof FIELDS> {
-  static override readonly className: string = 'UniPCMultistepScheduler';
+export class UniPCMultistepScheduler extends SolverScheduler<ConfigOf<typeof FIELDS>> {
+  static override readonly className = 'UniPCMultistepScheduler';
   static override readonly fields = FIELDS;
   static override readonly shortNames = { unipc: {}, unipc_karras: { use_karras_sigmas: true } };
 
@@ -68,7 +74,7 @@ export class UniPCMultistepScheduler extends SolverScheduler<typeof FIELDS> {
   private lastOrder = 0;
   private lastSample: tf.Tensor | null = null;
 
-  constructor(options: OptionsOf<typeof FIELDS> = {}) {
+  constructor(options?: OptionsOf<ConfigOf<typeof FIELDS>>) {
     super(options);
     const { solver_type, shift_terminal, use_flow_sigmas } = this.config;
     if (solver_type !== 'bh1' && solver_type !== 'bh2') {
@@ -112,7 +118,7 @@ export class UniPCMultistepScheduler extends SolverScheduler<typeof FIELDS> {
     if (converted) {
       const flow = config.use_karras_sigmas && config.use_flow_sigmas;
       const sigmas = flow ? converted.map((sigma) => sigma / (sigma + 1)) : converted;
-      const logs = trained.map(log32);
+      const logs = trained.map(Math.log);
       const timesteps = flow
         ? sigmas.map((sigma) => sigma * config.num_train_timesteps)
         : sigmas.map((sigma) => sigmaToT(sigma, logs));
@@ -152,7 +158,7 @@ export class UniPCMultistepScheduler extends SolverScheduler<typeof FIELDS> {
         ? this.predictOriginal(modelOutput, sample, index)
         : this.predictEpsilon(modelOutput, sample, index);
       const corrected = corrects ? this.correct(index, output) : sample;
-      this.remember(output);
+      this.pushOutput(output);
       const left = lower_order_final ? this.timesteps.length - index : solver_order;
       this.lastOrder = Math.min(solver_order, left, this.lowerOrderNums + 1);
       this.release(this.lastSample);
@@ -207,31 +213,31 @@ export class UniPCMultistepScheduler extends SolverScheduler<typeof FIELDS> {
   ): tf.Tensor {
     const { from, to } = b;
     const x0 = this.config.predict_x0;
-    const [scale, keep] = x0 ? [to.alpha, f32(to.sigma / from.sigma)] : [to.sigma, f32(to.alpha / from.alpha)];
-    const linear = tf.sub(tf.mul(keep, sample), tf.mul(f32(scale * b.phi1), this.outputs.at(-1)!));
+    const [scale, keep] = x0 ? [to.alpha, to.sigma / from.sigma] : [to.sigma, to.alpha / from.alpha];
+    const linear = tf.sub(tf.mul(keep, sample), tf.mul(scale * b.phi1, this.outputs.at(-1)!));
     if (differences.length === 0) {
       return linear;
     }
-    const correction = combine(differences.map((d, i) => [weights[i]!, d] as const));
-    return tf.sub(linear, tf.mul(f32(scale * b.bh), correction));
+    const correction = combine(...differences.map((d, i) => [weights[i]!, d] as const));
+    return tf.sub(linear, tf.mul(scale * b.bh, correction));
   }
 
-  /** Coefficients of the methods' B(h), in float32 (section 3 of the paper). */
+  /** Coefficients of the methods' B(h) (section 3 of the paper). */
   private basis(from: SchedulePoint, to: SchedulePoint, earlier: readonly SchedulePoint[]): Basis {
-    const h = f32(to.lambda - from.lambda);
-    const ratios = [...earlier.map((point) => f32(f32(point.lambda - from.lambda) / h)), 1];
+    const h = stepLength(from, to);
+    const ratios = [...earlier.map((point) => (point.lambda - from.lambda) / h), 1];
     const hh = this.config.predict_x0 ? -h : h;
-    const phi1 = expm1_32(hh);
+    const phi1 = expm1(hh);
     const bh = this.config.solver_type === 'bh1' ? hh : phi1;
-    let phiK = f32(f32(phi1 / hh) - 1);
+    let phiK = phi1 / hh - 1;
     let factorial = 1;
     const right: number[] = [];
     const matrix: number[][] = [];
     for (let i = 1; i <= ratios.length; i++) {
-      matrix.push(ratios.map((ratio) => f32(ratio ** (i - 1))));
-      right.push(f32(f32(phiK * factorial) / bh));
+      matrix.push(ratios.map((ratio) => ratio ** (i - 1)));
+      right.push((phiK * factorial) / bh);
       factorial *= i + 1;
-      phiK = f32(f32(phiK / hh) - f32(1 / factorial));
+      phiK = phiK / hh - 1 / factorial;
     }
     return { from, to, ratios, phi1, bh, matrix, right };
   }

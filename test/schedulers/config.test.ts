@@ -42,7 +42,7 @@ test('takes a scheduler_config.json as it is and gives it back whole', () => {
   const scheduler = schedulerFromConfig(shipped);
   expect(scheduler).toBeInstanceOf(EulerDiscreteScheduler);
   expect(scheduler.toConfig()).toMatchObject(shipped);
-  expect(schedulerFromConfig(scheduler.saveConfig()).toConfig()).toEqual(scheduler.toConfig());
+  expect(schedulerFromConfig(scheduler.toConfig()).toConfig()).toEqual(scheduler.toConfig());
 });
 
 test('overrides win, in camelCase and snake_case, over the configuration', () => {

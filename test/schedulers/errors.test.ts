@@ -10,9 +10,11 @@ import {
   findScheduler,
   LMSDiscreteScheduler,
   PNDMScheduler,
+  schedulerFromConfig,
   schedulerNames,
   UniPCMultistepScheduler,
 } from '../../src/schedulers/index.js';
+import { setWarningHandler } from '../../src/utils/logging.js';
 
 const six = [
   'DDIMScheduler',
@@ -61,20 +63,20 @@ describe.each(schedulerNames().classNames)('%s refuses', (name) => {
     const scheduler = createScheduler(name, { skip_prk_steps: true });
     scheduler.setTimesteps(4);
     expectRefusal(() => scheduler.step(x, undefined as unknown as number, x), /timestep/);
-    expectRefusal(() => scheduler.step(x, 12345, x), /timestep 12345/);
+    expectRefusal(() => scheduler.step(x, 12345, x), /timestep expects .* got 12345/);
   });
 
   test('a model output of another shape than the sample', () => {
     const scheduler = createScheduler(name, { skip_prk_steps: true });
     scheduler.setTimesteps(4);
     const other = tf.ones([1, 2, 2, 3]);
-    expectRefusal(() => scheduler.step(other, scheduler.timesteps[0]!, x), /\[1,2,2,4\].*got \[1,2,2,3\]/);
+    expectRefusal(() => scheduler.step(other, scheduler.timesteps[0]!, x), /\[1,2,2,4\].*got a tensor \[1,2,2,3\]/);
     other.dispose();
   });
 
   test('a constructor option that it does not have', () => {
     const { scheduler: Scheduler } = findScheduler(name);
-    expectRefusal(() => new Scheduler({ betaFoo: 1 }), /no option beta_foo; it takes/);
+    expectRefusal(() => new Scheduler({ betaFoo: 1 }), /there is no option "beta_foo"; it takes/);
   });
 
   test('a configuration that is no object', () => {
@@ -86,14 +88,18 @@ describe.each(schedulerNames().classNames)('%s refuses', (name) => {
 
 describe.each(six)('%s refuses', (name) => {
   test.each([
-    ['prediction_type', 'noise', /prediction_type expects one of "epsilon", .* got "noise"/],
-    ['beta_schedule', 'cosine', /beta_schedule expects one of "linear", .* got "cosine"/],
-    ['timestep_spacing', 'even', /timestep_spacing expects one of "linspace", "leading", "trailing", got "even"/],
-    ['num_train_timesteps', 0, /num_train_timesteps expects an integer of at least 1, got 0/],
+    ['prediction_type', 'noise', /prediction_type expects one of 'epsilon', .* got "noise"/],
+    ['beta_schedule', 'cosine', /beta_schedule expects one of 'linear', .* got "cosine"/],
+    ['timestep_spacing', 'even', /timestep_spacing expects one of 'linspace', 'leading', 'trailing', got "even"/],
+    ['num_train_timesteps', 0, /num_train_timesteps expects an integer from 1 to 100000, got 0/],
     ['beta_start', 'small', /beta_start expects a finite number, got "small"/],
     ['beta_end', Number.NaN, /beta_end expects a finite number, got NaN/],
-    ['trained_betas', ['a'], /trained_betas expects a list of finite numbers, or null/],
-    ['steps_offset', 0.5, /steps_offset expects an integer, got 0.5/],
+    [
+      'trained_betas',
+      ['a'],
+      /trained_betas expects a list of 1 to 100000 entries, each a finite number, or null, got \["a"\]/,
+    ],
+    ['steps_offset', 0.5, /steps_offset expects an integer from -100000 to 100000, got 0.5/],
   ])('%s %p', (key, value, message) => {
     expectRefusal(() => createScheduler(name, { [key]: value }), message);
   });
@@ -120,7 +126,7 @@ test.each([
 });
 
 test('more steps than were trained, where each needs its own', () => {
-  expectRefusal(() => new DDIMScheduler().setTimesteps(1001), /at most num_train_timesteps = 1000 .*got 1001/);
+  expectRefusal(() => new DDIMScheduler().setTimesteps(1001), /at most num_train_timesteps = 1000, got 1001/);
   expectRefusal(() => createScheduler('ddpm').setTimesteps(1001), /at most/);
   expectRefusal(() => createScheduler('lcm').setTimesteps(51), /at most original_inference_steps x strength/);
 });
@@ -144,8 +150,11 @@ describe('custom schedules', () => {
     );
     expectRefusal(() => scheduler.setTimesteps(null, { timesteps: [9], sigmas: [9, 0] }), /got timesteps and sigmas/);
     expectRefusal(() => scheduler.setTimesteps(null, { sigmas: [9] }), /at least two noise levels/);
-    expectRefusal(() => scheduler.setTimesteps(null, { timesteps: [] }), /at least one finite number/);
-    expectRefusal(() => scheduler.setTimesteps(null, { timesteps: [9, Number.NaN] }), /at least one finite number/);
+    expectRefusal(() => scheduler.setTimesteps(null, { timesteps: [] }), /a list of 1 to 100000 finite numbers, got/);
+    expectRefusal(
+      () => scheduler.setTimesteps(null, { timesteps: [9, Number.NaN] }),
+      /a list of 1 to 100000 finite numbers, got/,
+    );
   });
 
   test('do not go with converted sigmas', () => {
@@ -159,7 +168,10 @@ describe('custom schedules', () => {
   });
 
   test('of DDPM descend within the training steps', () => {
-    expectRefusal(() => createScheduler('ddpm').setTimesteps(null, { timesteps: [5, 9] }), /descending integers/);
+    expectRefusal(
+      () => createScheduler('ddpm').setTimesteps(null, { timesteps: [5, 9] }),
+      /descending integers from below 1000 to 0/,
+    );
     expectRefusal(() => createScheduler('ddpm').setTimesteps(null, { timesteps: [1000, 9] }), /below 1000/);
   });
 });
@@ -170,7 +182,10 @@ test('configurations that contradict themselves', () => {
   expectRefusal(() => new DPMSolverMultistepScheduler(both), /at most one conversion/);
   expectRefusal(() => new LMSDiscreteScheduler(both), /at most one conversion/);
   expectRefusal(() => new DPMSolverMultistepScheduler({ algorithmType: 'dpmsolver' }), /set final_sigmas_type/);
-  expectRefusal(() => new DPMSolverMultistepScheduler({ solverOrder: 4 }), /solver_order expects 1, 2 or 3, got 4/);
+  expectRefusal(
+    () => new DPMSolverMultistepScheduler({ solverOrder: 4 }),
+    /solver_order expects an integer from 1 to 3, got 4/,
+  );
   expectRefusal(
     () => new DPMSolverMultistepScheduler({ algorithmType: 'dpm' as never }),
     /algorithm_type expects one of/,
@@ -189,6 +204,43 @@ test('options of a step that cannot be', () => {
   const tcd = createScheduler('tcd');
   tcd.setTimesteps(3);
   expectRefusal(() => tcd.step(x, tcd.timesteps[0]!, x, { eta: 1.5 }), /eta expects a number from 0 to 1/);
+});
+
+describe('what a user writes', () => {
+  test.each([
+    ['solver_ordr', 'solver_order'],
+    ['solverOrdr', 'solver_order'],
+    ['useKaras', undefined],
+    ['use_karas_sigmas', 'use_karras_sigmas'],
+  ])('%s is refused with the nearest right name', (name, nearest) => {
+    const message = nearest ? new RegExp(`did you mean '${nearest}'`) : /there is no option "use_karas"; it takes/;
+    expectRefusal(() => createScheduler('dpmpp_2m', {}, { [name]: 3 }), message);
+    expectRefusal(() => DPMSolverMultistepScheduler.fromConfig({}, { [name]: 3 }), message);
+    expectRefusal(() => new DPMSolverMultistepScheduler({ [name]: 3 }), message);
+  });
+
+  test('cannot use up memory or time', () => {
+    expectRefusal(
+      () => createScheduler('euler', { num_train_timesteps: 1e9 }),
+      /integer from 1 to 100000, got 1000000000/,
+    );
+    expectRefusal(
+      () => createScheduler('euler').setTimesteps(1e9),
+      /a positive integer of at most 100000, got 1000000000/,
+    );
+    expectRefusal(() => createScheduler('euler', { trained_betas: Array(100_001).fill(0.1) }), /got a list of 100001/);
+    expectRefusal(() => createScheduler('lcm', { original_inference_steps: 1e12 }), /integer from 1 to 100000/);
+  });
+});
+
+test('the entries of another scheduler are kept, and those of none are warned about once', () => {
+  const warnings: string[] = [];
+  const previous = setWarningHandler((message) => warnings.push(message));
+  const config = { _class_name: 'EulerDiscreteScheduler', skip_prk_steps: true, _note: 1, invented_entry: 5 };
+  const schedulers = [schedulerFromConfig(config), schedulerFromConfig(config)];
+  setWarningHandler(previous);
+  expect(schedulers[0]!.config).toMatchObject({ skip_prk_steps: true, invented_entry: 5 });
+  expect(warnings).toEqual(['[scheduler_config.json] the entry "invented_entry" is not known and has no effect']);
 });
 
 test('a third order that an algorithm does not have', () => {

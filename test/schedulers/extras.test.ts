@@ -1,7 +1,9 @@
 import '@tensorflow/tfjs-backend-cpu';
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
+import { thresholdSample } from '../../src/schedulers/common/thresholding.js';
 import {
+  createScheduler,
   DDIMScheduler,
   DDPMScheduler,
   DPMSolverMultistepScheduler,
@@ -17,6 +19,8 @@ import { fakeDenoiser } from '../support/scheduler_case.js';
 
 const { tensors } = loadSafetensors('test/fixtures/scheduler_extras.safetensors');
 const SD = { beta_start: 0.00085, beta_end: 0.012, beta_schedule: 'scaled_linear' };
+/** DEIS has no final level of zero; with one, DPM-Solver's last step is of first order whatever the number. */
+const FINAL_LEVEL: Record<string, object> = { deis: {}, dpmpp_2m: { finalSigmasType: 'sigma_min' } };
 const SHAPE = [2, 4, 8, 8];
 const loops = names('img2img');
 const noises = names('add_noise');
@@ -170,4 +174,79 @@ test('flows scale noise under their own name too', () => {
   tf.tidy(() =>
     expectEqual(scheduler.scaleNoise(randn(1), timesteps, randn(2)), 'add_noise/FlowMatchEulerDiscreteScheduler'),
   );
+});
+
+describe('a long schedule', () => {
+  test.each(['deis', 'dpmpp_2m'])('of %s keeps its order to the end from 15 steps on', (name) => {
+    const last = (steps: number, lowerOrderFinal: boolean): Float32Array => {
+      const scheduler = createScheduler(name, SD, { solverOrder: 3, lowerOrderFinal, ...FINAL_LEVEL[name] });
+      scheduler.setTimesteps(steps);
+      return tf.tidy(() => {
+        const step = (x: tf.Tensor, t: number) => scheduler.step(fakeDenoiser(x, t), t, x).prevSample;
+        return scheduler.timesteps.reduce(step, randn(1)).dataSync() as Float32Array;
+      });
+    };
+    expect(last(14, true)).not.toEqual(last(14, false));
+    expect(last(15, true)).toEqual(last(15, false));
+  });
+
+  test.each(['ddim', 'euler', 'dpmpp_2m'])('of %s is spaced trailing whatever the number of steps', (name) => {
+    const scheduler = createScheduler(name, SD, { timestepSpacing: 'trailing' });
+    for (const steps of [7, 30, 31, 50, 100, 999]) {
+      scheduler.setTimesteps(steps);
+      const expected = Array.from({ length: steps }, (_, i) => Math.round(1000 - (i * 1000) / steps) - 1);
+      expect(scheduler.timesteps).toHaveLength(steps);
+      scheduler.timesteps.forEach((t, i) => {
+        // halves are rounded to the even neighbour
+        expect(Math.abs(t - expected[i]!)).toBeLessThanOrEqual((i * 2000) % steps === 0 ? 1 : 0);
+      });
+    }
+  });
+});
+
+test.each(['use_exponential_sigmas', 'use_karras_sigmas', 'use_beta_sigmas'])(
+  '%s end at the levels that are set',
+  (key) => {
+    const scheduler = new EulerDiscreteScheduler({ ...SD, [key]: true, sigma_min: 0.1, sigma_max: 10 });
+    scheduler.setTimesteps(6);
+    expect(scheduler.sigmas[0]).toBeCloseTo(10, 4);
+    expect(scheduler.sigmas[5]).toBeCloseTo(0.1, 6);
+    const usual = new EulerDiscreteScheduler({ ...SD, [key]: true });
+    usual.setTimesteps(6);
+    expect(usual.sigmas[0]).toBeCloseTo(14.6146, 3);
+    expect(usual.sigmas[5]).toBeCloseTo(0.0292, 3);
+  },
+);
+
+test('DPM2 ancestral takes two steps', () => {
+  const scheduler = createScheduler('dpm2_a', SD);
+  scheduler.setTimesteps(2);
+  expect(scheduler.timesteps.every(Number.isFinite)).toBe(true);
+  const last = tf.tidy(() => {
+    const generator = new TorchGenerator(9);
+    const step = (x: tf.Tensor, t: number) =>
+      scheduler.step(fakeDenoiser(scheduler.scaleModelInput(x, t), t), t, x, { generator }).prevSample;
+    return scheduler.timesteps.reduce(step, tf.mul(randn(1), scheduler.initNoiseSigma) as tf.Tensor).dataSync();
+  });
+  expect(last.every(Number.isFinite)).toBe(true);
+});
+
+test('thresholding clips each picture to its own quantile, without reading it back', () => {
+  const values = new TorchGenerator(3).randn([2, 101]).map((x, i) => (i < 101 ? 3 * x : 2 * x));
+  const expected = [0, 1].flatMap((item) => {
+    const row = [...values.slice(item * 101, (item + 1) * 101)];
+    const sorted = row.map(Math.abs).sort((a, b) => a - b);
+    const bound = Math.min(Math.max(sorted[95]!, 1), 5.5);
+    return row.map((x) => Math.min(Math.max(x, -bound), bound) / bound);
+  });
+  tf.tidy(() => {
+    const sample = tf.tensor(values, [2, 101, 1, 1]);
+    const read = jest.spyOn(tf.Tensor.prototype, 'dataSync');
+    const thresholded = thresholdSample(sample, 0.95, 5.5);
+    expect(read).not.toHaveBeenCalled();
+    read.mockRestore();
+    expect(relativeL2(thresholded.dataSync(), expected)).toBeLessThan(1e-6);
+    const broken = thresholdSample(tf.tensor2d([[1, Number.NaN, 4, 3]]), 0.5, 2).dataSync();
+    expect(broken).toHaveLength(4);
+  });
 });

@@ -1,34 +1,33 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../../errors.js';
-import { alphasCumprod, type BetaOptions, makeBetas } from './betas.js';
-import { f32, sqrt32 } from './numeric.js';
-import type { Fields } from './scheduler_config.js';
-import type { PredictionType } from './scheduler_fields.js';
-import { asList, perItem, SchedulerMixin } from './scheduling_utils.js';
+import type { OptionsOf } from '../../config/fields.js';
+import { invalid } from '../../utils/check.js';
+import type { PredictionType } from './config.js';
+import { alphasCumprod, type BetaOptions, makeBetas } from './schedule.js';
+import { asList, combine, mixPerItem, SchedulerMixin } from './scheduling_utils.js';
 import { thresholdSample } from './thresholding.js';
 
-interface AlphaConfig extends BetaOptions {
-  prediction_type: PredictionType;
-  set_alpha_to_one?: boolean;
-  thresholding?: boolean;
-  dynamic_thresholding_ratio?: number;
-  sample_max_value?: number;
-  clip_sample?: boolean;
-  clip_sample_range?: number;
+/** What the configurations of these schedulers have, or may have. */
+export interface AlphaConfig extends BetaOptions {
+  readonly prediction_type: PredictionType;
+  readonly set_alpha_to_one?: boolean;
+  readonly thresholding?: boolean;
+  readonly dynamic_thresholding_ratio?: number;
+  readonly sample_max_value?: number;
+  readonly clip_sample?: boolean;
+  readonly clip_sample_range?: number;
 }
 
 /** Schedulers that work on cumulated alphas at integer training steps (DDIM, DDPM, PNDM, LCM, TCD). */
-export abstract class AlphaScheduler<F extends Fields> extends SchedulerMixin<F> {
+export abstract class AlphaScheduler<C extends AlphaConfig> extends SchedulerMixin<C> {
   /** Share of signal variance at each training step, float32 values. */
   readonly alphasCumprod: readonly number[];
   /** The same for the step after the last one. */
   protected readonly finalAlphaCumprod: number;
 
-  constructor(options: object) {
+  constructor(options?: OptionsOf<C>) {
     super(options);
-    const config = this.alphaConfig;
-    this.alphasCumprod = alphasCumprod(makeBetas(config));
-    this.finalAlphaCumprod = config.set_alpha_to_one === false ? this.alphasCumprod[0]! : 1;
+    this.alphasCumprod = alphasCumprod(makeBetas(this.config));
+    this.finalAlphaCumprod = this.config.set_alpha_to_one === false ? this.alphasCumprod[0]! : 1;
     this.timesteps = this.alphasCumprod.map((_, i, all) => all.length - 1 - i);
   }
 
@@ -36,37 +35,18 @@ export abstract class AlphaScheduler<F extends Fields> extends SchedulerMixin<F>
     return 1;
   }
 
-  private get alphaConfig(): AlphaConfig {
-    return this.config as unknown as AlphaConfig;
-  }
-
+  /** sqrt(a) original + sqrt(1 - a) noise */
   addNoise(original: tf.Tensor, noise: tf.Tensor, timesteps: number | ArrayLike<number>): tf.Tensor {
-    return this.mix(original, noise, timesteps, tf.add);
+    const alphas = asList(timesteps).map((t) => this.alphaAt(t));
+    return mixPerItem(alphas.map(Math.sqrt), original, alphas.map(noiseShare), noise);
   }
 
   /** The velocity that a v_prediction model is trained to give (https://arxiv.org/abs/2202.00512, appendix D). */
   getVelocity(sample: tf.Tensor, noise: tf.Tensor, timesteps: number | ArrayLike<number>): tf.Tensor {
-    return this.mix(noise, sample, timesteps, tf.sub);
-  }
-
-  private mix(
-    signal: tf.Tensor,
-    rest: tf.Tensor,
-    timesteps: number | ArrayLike<number>,
-    combine: typeof tf.add,
-  ): tf.Tensor {
-    const alphas = asList(timesteps).map((t) => this.alphaAt(t));
-    return tf.tidy(() =>
-      combine(
-        tf.mul(perItem(alphas.map(sqrt32), signal), signal),
-        tf.mul(
-          perItem(
-            alphas.map((a) => sqrt32(f32(1 - a))),
-            signal,
-          ),
-          rest,
-        ),
-      ),
+    return velocity(
+      asList(timesteps).map((t) => this.alphaAt(t)),
+      sample,
+      noise,
     );
   }
 
@@ -74,9 +54,8 @@ export abstract class AlphaScheduler<F extends Fields> extends SchedulerMixin<F>
   protected alphaAt(timestep: number): number {
     const alpha = this.alphasCumprod.at(timestep);
     if (alpha === undefined || !Number.isInteger(timestep)) {
-      throw new InvalidArgumentError(
-        `[${this.className}] timestep ${timestep} is no training step: expects an integer from 0 to ${this.alphasCumprod.length - 1}`,
-      );
+      const expected = `a training step, an integer from 0 to ${this.alphasCumprod.length - 1}`;
+      throw invalid(this.className, 'timestep', expected, timestep);
     }
     return alpha;
   }
@@ -87,40 +66,50 @@ export abstract class AlphaScheduler<F extends Fields> extends SchedulerMixin<F>
 
   /** The clean sample that the model's output stands for, before any clipping. */
   protected predictOriginal(modelOutput: tf.Tensor, sample: tf.Tensor, alpha: number): tf.Tensor {
-    const [signal, noise] = [sqrt32(alpha), sqrt32(f32(1 - alpha))];
-    switch (this.alphaConfig.prediction_type) {
-      case 'epsilon':
-        return tf.div(tf.sub(sample, tf.mul(noise, modelOutput)), signal);
+    switch (this.config.prediction_type) {
+      case 'epsilon': // x_0 = (x - sqrt(1 - a) eps) / sqrt(a)
+        return tf.div(tf.sub(sample, tf.mul(noiseShare(alpha), modelOutput)), Math.sqrt(alpha));
       case 'sample':
         return tf.clone(modelOutput);
-      default:
-        return tf.sub(tf.mul(signal, sample), tf.mul(noise, modelOutput));
+      default: // x_0 = sqrt(a) x - sqrt(1 - a) v
+        return combine([Math.sqrt(alpha), sample], [-noiseShare(alpha), modelOutput]);
     }
   }
 
   /** The noise that the model's output stands for. */
   protected predictEpsilon(modelOutput: tf.Tensor, sample: tf.Tensor, alpha: number): tf.Tensor {
-    switch (this.alphaConfig.prediction_type) {
+    switch (this.config.prediction_type) {
       case 'epsilon':
         return modelOutput;
       case 'sample':
         return this.epsilonOf(modelOutput, sample, alpha);
-      default:
-        return tf.add(tf.mul(sqrt32(alpha), modelOutput), tf.mul(sqrt32(f32(1 - alpha)), sample));
+      default: // eps = sqrt(a) v + sqrt(1 - a) x
+        return combine([Math.sqrt(alpha), modelOutput], [noiseShare(alpha), sample]);
     }
   }
 
+  /** eps = (x - sqrt(a) x_0) / sqrt(1 - a) */
   protected epsilonOf(original: tf.Tensor, sample: tf.Tensor, alpha: number): tf.Tensor {
-    return tf.div(tf.sub(sample, tf.mul(sqrt32(alpha), original)), sqrt32(f32(1 - alpha)));
+    return tf.div(tf.sub(sample, tf.mul(Math.sqrt(alpha), original)), noiseShare(alpha));
   }
 
   /** The clean sample, thresholded or clipped as the configuration says. */
-  protected restrain(original: tf.Tensor): tf.Tensor {
-    const config = this.alphaConfig;
-    if (config.thresholding) {
-      return thresholdSample(original, config.dynamic_thresholding_ratio!, config.sample_max_value!);
+  protected thresholdOrClip(original: tf.Tensor): tf.Tensor {
+    const { thresholding, dynamic_thresholding_ratio, sample_max_value, clip_sample, clip_sample_range } = this.config;
+    if (thresholding) {
+      return thresholdSample(original, dynamic_thresholding_ratio!, sample_max_value!);
     }
-    const range = config.clip_sample_range!;
-    return config.clip_sample ? tf.clipByValue(original, -range, range) : original;
+    return clip_sample ? tf.clipByValue(original, -clip_sample_range!, clip_sample_range!) : original;
   }
+}
+
+/** sqrt(1 - a) */
+export function noiseShare(alpha: number): number {
+  return Math.sqrt(1 - alpha);
+}
+
+/** v = sqrt(a) noise - sqrt(1 - a) sample */
+export function velocity(alphas: readonly number[], sample: tf.Tensor, noise: tf.Tensor): tf.Tensor {
+  const shares = alphas.map((alpha) => -noiseShare(alpha));
+  return mixPerItem(alphas.map(Math.sqrt), noise, shares, sample);
 }

@@ -1,8 +1,7 @@
-import { InvalidArgumentError } from '../../errors.js';
+import { type ConfigOf, choice, count, flag, number } from '../../config/fields.js';
 import { AlphaScheduler } from './alpha_scheduler.js';
+import { BETA_SCHEDULES, MAX_STEPS, NOISE_SCHEDULE_FIELDS, spacingFields, THRESHOLDING_FIELDS } from './config.js';
 import { linspace } from './numeric.js';
-import { choice, flag, integer, number } from './scheduler_config.js';
-import { BETA_SCHEDULES, NOISE_SCHEDULE_FIELDS, spacingFields, THRESHOLDING_FIELDS } from './scheduler_fields.js';
 import type { SetTimestepsOptions } from './scheduling_utils.js';
 
 export const CONSISTENCY_FIELDS = {
@@ -12,7 +11,7 @@ export const CONSISTENCY_FIELDS = {
   beta_start: number(0.00085),
   beta_end: number(0.012),
   beta_schedule: choice<string>('scaled_linear', BETA_SCHEDULES),
-  original_inference_steps: integer(50, 1),
+  original_inference_steps: count(50, MAX_STEPS),
   clip_sample: flag(false),
   clip_sample_range: number(1),
   set_alpha_to_one: flag(true),
@@ -21,7 +20,7 @@ export const CONSISTENCY_FIELDS = {
 };
 
 /** Schedulers of distilled models, whose few steps are taken from the schedule of the distillation (LCM, TCD). */
-export abstract class ConsistencyScheduler extends AlphaScheduler<typeof CONSISTENCY_FIELDS> {
+export abstract class ConsistencyScheduler extends AlphaScheduler<ConfigOf<typeof CONSISTENCY_FIELDS>> {
   static override readonly compatibles: readonly string[] = [];
 
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
@@ -45,12 +44,7 @@ export abstract class ConsistencyScheduler extends AlphaScheduler<typeof CONSIST
   }
 
   private customTimesteps(timesteps: readonly number[], strength: number): number[] {
-    const disordered = timesteps.some((t, i) => i > 0 && t >= timesteps[i - 1]!);
-    if (disordered || timesteps[0]! >= this.length) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setTimesteps] timesteps expects descending integers below ${this.length}, got [${timesteps}]`,
-      );
-    }
+    this.checkDescending(timesteps);
     const used = Math.min(Math.trunc(timesteps.length * strength), timesteps.length);
     return timesteps.slice(timesteps.length - used).map(Math.trunc);
   }
@@ -58,10 +52,8 @@ export abstract class ConsistencyScheduler extends AlphaScheduler<typeof CONSIST
   private pick(ascending: readonly number[], steps: number, original: number, strength: number): number[] {
     this.checkNotAbove(steps, this.length);
     if (steps > ascending.length || steps > original) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setTimesteps] expects at most original_inference_steps x strength = ` +
-          `${original} x ${strength} inference steps, got ${steps}`,
-      );
+      const expected = `at most original_inference_steps x strength = ${original} x ${strength}`;
+      throw this.invalidStep('numInferenceSteps', expected, steps);
     }
     const descending = [...ascending].reverse();
     return linspace(0, descending.length, steps, false).map((i) => descending[Math.floor(i)]!);
@@ -69,14 +61,10 @@ export abstract class ConsistencyScheduler extends AlphaScheduler<typeof CONSIST
 
   private checkShare(original: number, strength: number): void {
     if (!Number.isInteger(original) || original < 1 || original > this.length) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setTimesteps] originalInferenceSteps expects an integer from 1 to ${this.length}, got ${original}`,
-      );
+      throw this.invalidStep('originalInferenceSteps', `an integer from 1 to ${this.length}`, original);
     }
     if (!(strength > 0 && strength <= 1)) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setTimesteps] strength expects a number above 0 and at most 1, got ${strength}`,
-      );
+      throw this.invalidStep('strength', 'a number above 0 and at most 1', strength);
     }
   }
 }

@@ -1,17 +1,64 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../../errors.js';
+import { invalid, is, oneOf } from '../../utils/check.js';
 import { randnTensor } from '../../utils/randn_tensor.js';
 import { TorchGenerator } from '../../utils/torch_generator.js';
-import { ConfigMixin, type ConfigurableClass } from './config_mixin.js';
+import { ConfigMixin, type ConfigurableClass, MAX_STEPS, type PredictionType } from './config.js';
 import { f32 } from './numeric.js';
-import type { Fields } from './scheduler_config.js';
-import type { PredictionType } from './scheduler_fields.js';
-import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduler_types.js';
 
-export type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './scheduler_types.js';
+/** What a step gives. The caller owns the tensors and disposes them. */
+export interface SchedulerOutput {
+  /** The sample at the next, less noisy timestep. */
+  prevSample: tf.Tensor;
+  /** The clean sample that the model's output stands for, where the scheduler computes one. */
+  predOriginalSample?: tf.Tensor;
+  /** LCM: the clean sample that its consistency function gives. */
+  denoised?: tf.Tensor;
+  /** TCD: the sample at the timestep that the noise is added from. */
+  predNoisedSample?: tf.Tensor;
+}
+
+/** Options of `step`; each scheduler takes those that its own documentation names and ignores the others. */
+export interface StepOptions {
+  /** Where noise comes from: one generator, or one per batch item. Without it, from a randomly seeded one. */
+  generator?: TorchGenerator | readonly TorchGenerator[];
+  /** DDIM: 0 is deterministic, 1 is DDPM's noise. TCD: strength of the noise, gamma in its paper. */
+  eta?: number;
+  /** DDIM: derive the noise again from the clipped clean sample, as GLIDE does. */
+  useClippedModelOutput?: boolean;
+  /** DDIM and DPMSolverMultistep: the noise itself, of the sample's shape, instead of a generator. */
+  varianceNoise?: tf.Tensor;
+  /** Euler: noise added back before a step, for noise levels within [sTmin, sTmax] (Karras et al., Algorithm 2). */
+  sChurn?: number;
+  sTmin?: number;
+  sTmax?: number;
+  sNoise?: number;
+  /** LMS: number of past derivatives used. */
+  order?: number;
+}
+
+/** Options of `setTimesteps`; asking a scheduler for one that it does not take is an error. */
+export interface SetTimestepsOptions {
+  /** Descending training steps to use instead of a number of steps. */
+  timesteps?: readonly number[];
+  /** Descending noise levels to use instead of a number of steps. */
+  sigmas?: readonly number[];
+  /** Shift of the flow schedules for the picture's size, with `use_dynamic_shifting`. */
+  mu?: number;
+  /** LCM and TCD: steps of the schedule that the model was distilled with. */
+  originalInferenceSteps?: number;
+  /** LCM and TCD: share of the schedule that is used, for image to image. */
+  strength?: number;
+}
 
 /** A scheduler class, as `schedulerFromConfig` and the registry handle it. */
 export type SchedulerClass = ConfigurableClass<SchedulerMixin>;
+
+/** What the configurations of all schedulers have. */
+export interface SchedulerConfig {
+  readonly num_train_timesteps: number;
+  readonly prediction_type?: PredictionType;
+}
 
 let defaultGenerator: TorchGenerator | undefined;
 
@@ -24,7 +71,7 @@ let defaultGenerator: TorchGenerator | undefined;
  * alone. What a multistep method keeps survives an enclosing `tf.tidy`; it is freed by the last step of the schedule, by
  * `setTimesteps` and by `dispose`.
  */
-export abstract class SchedulerMixin<F extends Fields = Fields> extends ConfigMixin<F> {
+export abstract class SchedulerMixin<C extends SchedulerConfig = SchedulerConfig> extends ConfigMixin<C> {
   /** Model calls per step of the method; `timesteps` counts model calls. */
   readonly order: number = 1;
   /** Training steps at which the model is called, first one first. */
@@ -79,9 +126,8 @@ export abstract class SchedulerMixin<F extends Fields = Fields> extends ConfigMi
   /** Starts at an index of `timesteps` other than that of the first timestep seen (image to image). */
   setBeginIndex(beginIndex = 0): void {
     if (!Number.isInteger(beginIndex) || beginIndex < 0 || beginIndex >= this.timesteps.length) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setBeginIndex] expects an index into ${this.timesteps.length} timesteps, got ${beginIndex}`,
-      );
+      const expected = `an index into ${this.timesteps.length} timesteps`;
+      throw invalid(`${this.className}.setBeginIndex`, 'beginIndex', expected, beginIndex);
     }
     this.firstStep = beginIndex;
   }
@@ -94,7 +140,7 @@ export abstract class SchedulerMixin<F extends Fields = Fields> extends ConfigMi
 
   /** Number of training steps. */
   get length(): number {
-    return this.config.num_train_timesteps as number;
+    return this.config.num_train_timesteps;
   }
 
   /** Whether steps can be taken only after `setTimesteps`. */
@@ -131,17 +177,16 @@ export abstract class SchedulerMixin<F extends Fields = Fields> extends ConfigMi
     options: SetTimestepsOptions,
     accepted: readonly (keyof SetTimestepsOptions)[] = [],
   ): number {
-    const where = `[${this.className}.setTimesteps]`;
     const given = this.checkOptions(options, accepted);
-    const lists = given.filter((key) => key === 'timesteps' || key === 'sigmas');
+    const lists = given.filter((key): key is 'timesteps' | 'sigmas' => key === 'timesteps' || key === 'sigmas');
     if (lists.length + (steps == null ? 0 : 1) !== 1) {
       const choices = ['numInferenceSteps', ...accepted.filter((key) => key === 'timesteps' || key === 'sigmas')];
       const got = [...(steps == null ? [] : ['numInferenceSteps']), ...lists];
       throw new InvalidArgumentError(
-        `${where} expects exactly one of ${choices.join(', ')}, got ${got.join(' and ') || 'none'}`,
+        `[${this.className}.setTimesteps] expects exactly one of ${choices.join(', ')}, got ${got.join(' and ') || 'none'}`,
       );
     }
-    const list = lists[0] ? (options[lists[0]] as readonly number[]) : undefined;
+    const list = lists[0] && options[lists[0]];
     if (list) {
       this.checkList(lists[0]!, list);
       return list.length;
@@ -165,56 +210,60 @@ export abstract class SchedulerMixin<F extends Fields = Fields> extends ConfigMi
   }
 
   protected checkCount(steps: unknown): number {
-    if (!Number.isSafeInteger(steps) || (steps as number) < 1) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setTimesteps] expects a positive integer number of inference steps, got ${steps}`,
-      );
+    if (!is.count(steps) || steps > MAX_STEPS) {
+      throw this.invalidStep('numInferenceSteps', `a positive integer of at most ${MAX_STEPS}`, steps);
     }
-    return steps as number;
+    return steps;
   }
 
   protected checkList(name: string, list: readonly number[]): void {
-    if (list.length === 0 || !Array.from(list).every(Number.isFinite)) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setTimesteps] ${name} expects a list of at least one finite number, got [${Array.from(list).slice(0, 8)}]`,
-      );
+    if (!is.numbers(list) || list.length === 0 || list.length > MAX_STEPS) {
+      throw this.invalidStep(name, `a list of 1 to ${MAX_STEPS} finite numbers`, list);
+    }
+  }
+
+  /** Refuses timesteps that do not descend below the number of training steps. */
+  protected checkDescending(timesteps: readonly number[]): void {
+    const disordered = timesteps.some((t, i) => i > 0 && t >= timesteps[i - 1]!);
+    if (disordered || timesteps[0]! >= this.length || timesteps.at(-1)! < 0) {
+      throw this.invalidStep('timesteps', `descending integers from below ${this.length} to 0`, timesteps);
     }
   }
 
   protected checkNotAbove(steps: number, limit: number): void {
     if (steps > limit) {
-      throw new InvalidArgumentError(
-        `[${this.className}.setTimesteps] expects at most num_train_timesteps = ${limit} inference steps, got ${steps}`,
-      );
+      throw this.invalidStep('numInferenceSteps', `at most num_train_timesteps = ${limit}`, steps);
     }
+  }
+
+  /** An error about an argument of `setTimesteps`. */
+  protected invalidStep(name: string, expected: string, got: unknown): Error {
+    return invalid(`${this.className}.setTimesteps`, name, expected, got);
   }
 
   /** Refuses a prediction type that other schedulers know but this one cannot work with. */
   protected checkPredictionType(supported: readonly PredictionType[]): void {
-    const type = this.config.prediction_type as PredictionType;
-    if (!supported.includes(type)) {
-      throw new InvalidArgumentError(
-        `[${this.className}] prediction_type expects one of ${supported.map((t) => `"${t}"`).join(', ')}, got "${type}"`,
-      );
+    const { prediction_type } = this.config;
+    if (!is.oneOf(supported, prediction_type)) {
+      throw invalid(this.className, 'prediction_type', oneOf(supported), prediction_type);
     }
   }
 
   protected checkStep(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, channelFactor = 1): void {
-    const where = `[${this.className}.step]`;
+    const where = `${this.className}.step`;
     if (this.needsTimesteps && this.numInferenceSteps === null) {
-      throw new InvalidArgumentError(`${where} needs a schedule: call setTimesteps(numInferenceSteps) first`);
+      throw new InvalidArgumentError(`[${where}] needs a schedule: call setTimesteps(numInferenceSteps) first`);
     }
-    if (typeof timestep !== 'number' || Number.isNaN(timestep)) {
-      throw new InvalidArgumentError(`${where} expects an entry of scheduler.timesteps as timestep, got ${timestep}`);
+    if (!is.number(timestep)) {
+      throw invalid(where, 'timestep', 'an entry of scheduler.timesteps', timestep);
     }
     const expected = [...sample.shape];
     if (channelFactor !== 1 && expected.length > 0) {
       expected[expected.length - 1]! *= channelFactor;
     }
     if (expected.length !== modelOutput.shape.length || expected.some((size, i) => size !== modelOutput.shape[i])) {
-      throw new InvalidArgumentError(
-        `${where} expects a model output of shape [${expected}] for a sample [${sample.shape}], got [${modelOutput.shape}]`,
-      );
+      const wanted = `the shape [${expected}] for a sample [${sample.shape}]`;
+      throw invalid(where, 'modelOutput', wanted, modelOutput);
     }
   }
 
@@ -230,12 +279,15 @@ export abstract class SchedulerMixin<F extends Fields = Fields> extends ConfigMi
     return second === -1 ? first : second;
   }
 
+  /** Index of the noise level to add: within a loop that of the next step, so that masked parts stay in line. */
+  protected noiseIndex(timestep: number): number {
+    return this.beginIndex === null ? this.indexForTimestep(timestep) : (this.stepIndex ?? this.beginIndex);
+  }
+
   protected checkScheduled(timestep: number): void {
     if (!this.timesteps.includes(timestep)) {
-      throw new InvalidArgumentError(
-        `[${this.className}] timestep ${timestep} is not in the schedule; pass one of scheduler.timesteps: ` +
-          `${this.timesteps.slice(0, 12).join(', ')}${this.timesteps.length > 12 ? ', ...' : ''}`,
-      );
+      const known = `${this.timesteps.slice(0, 12).join(', ')}${this.timesteps.length > 12 ? ', ...' : ''}`;
+      throw invalid(this.className, 'timestep', `one of scheduler.timesteps (${known})`, timestep);
     }
   }
 
@@ -274,4 +326,17 @@ export function perItem(values: readonly number[], like: tf.Tensor): tf.Tensor {
 
 export function asList(timesteps: number | ArrayLike<number>): number[] {
   return typeof timesteps === 'number' ? [timesteps] : Array.from(timesteps);
+}
+
+/** Sum of coefficient x tensor over the terms that have a tensor, from left to right. */
+export function combine(...terms: readonly (readonly [number, tf.Tensor | undefined])[]): tf.Tensor {
+  return terms
+    .filter((term): term is readonly [number, tf.Tensor] => term[1] !== undefined)
+    .map(([coefficient, tensor]) => tf.mul(coefficient, tensor) as tf.Tensor)
+    .reduce((sum, term) => tf.add(sum, term));
+}
+
+/** `a x + b y` with a and b per batch item. */
+export function mixPerItem(a: readonly number[], x: tf.Tensor, b: readonly number[], y: tf.Tensor): tf.Tensor {
+  return tf.tidy(() => tf.add(tf.mul(perItem(a, x), x), tf.mul(perItem(b, y), y)));
 }

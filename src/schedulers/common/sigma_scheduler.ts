@@ -1,60 +1,49 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../../errors.js';
-import { alphasCumprod, type BetaOptions, makeBetas, sigmasOf } from './betas.js';
-import { f32, log32, sqrt32 } from './numeric.js';
-import type { Fields } from './scheduler_config.js';
-import type { PredictionType } from './scheduler_fields.js';
+import type { OptionsOf } from '../../config/fields.js';
+import type { PredictionType, TimestepSpacing } from './config.js';
+import { interpolate } from './numeric.js';
+import {
+  type BetaOptions,
+  checkConversions,
+  convertSigmas,
+  finiteAlphasCumprod,
+  fractionalTimesteps,
+  type SigmaConversion,
+  sigmasOf,
+  sigmaToT,
+} from './schedule.js';
 import { asList, perItem, SchedulerMixin } from './scheduling_utils.js';
-import { convertSigmas, type Precision, type SigmaConversion, sigmaToT } from './sigmas.js';
-import type { TimestepSpacing } from './timestep_spacing.js';
 
-interface SigmaConfig extends BetaOptions, SigmaConversion {
-  prediction_type: PredictionType;
-  timestep_spacing: TimestepSpacing;
-}
-
-/** Refuses a configuration that asks for more than one conversion of its noise levels. */
-export function checkConversions(className: string, config: SigmaConversion): void {
-  const asked = (['use_karras_sigmas', 'use_exponential_sigmas', 'use_beta_sigmas'] as const).filter((k) => config[k]);
-  if (asked.length > 1) {
-    throw new InvalidArgumentError(
-      `[${className}] expects at most one conversion of its sigmas, got ${asked.join(' and ')}`,
-    );
-  }
+/** What the configurations of these schedulers have. */
+export interface SigmaConfig extends BetaOptions, SigmaConversion {
+  readonly prediction_type: PredictionType;
+  readonly timestep_spacing: TimestepSpacing;
+  readonly steps_offset: number;
 }
 
 /**
  * Schedulers that work on samples of growing variance, x = signal + sigma * noise, which the model sees divided by
  * sqrt(sigma^2 + 1) (Euler, LMS, Heun, KDPM2 and the ancestral ones).
  */
-export abstract class SigmaScheduler<F extends Fields> extends SchedulerMixin<F> {
+export abstract class SigmaScheduler<C extends SigmaConfig> extends SchedulerMixin<C> {
   /** Noise levels of the schedule, one more than steps of the method; float32. */
   sigmas = new Float32Array();
   readonly alphasCumprod: readonly number[];
 
-  constructor(options: object) {
+  constructor(options?: OptionsOf<C>) {
     super(options);
-    checkConversions(this.className, this.sigmaConfig);
-    const cumprod = alphasCumprod(makeBetas(this.sigmaConfig));
-    if (this.sigmaConfig.rescale_betas_zero_snr) {
-      // The last sigma would be infinite; diffusers takes the one of the smallest float16 instead.
-      cumprod[cumprod.length - 1] = 2 ** -24;
-    }
-    this.alphasCumprod = cumprod;
-  }
-
-  private get sigmaConfig(): SigmaConfig {
-    return this.config as unknown as SigmaConfig;
+    checkConversions(this.className, this.config);
+    this.alphasCumprod = finiteAlphasCumprod(this.config);
   }
 
   get initNoiseSigma(): number {
     const max = this.sigmas.reduce((a, b) => Math.max(a, b), -Infinity);
-    return this.sigmaConfig.timestep_spacing === 'leading' ? sqrt32(f32(f32(max * max) + 1)) : max;
+    return this.config.timestep_spacing === 'leading' ? Math.sqrt(max ** 2 + 1) : max;
   }
 
   override scaleModelInput(sample: tf.Tensor, timestep?: number): tf.Tensor {
     const sigma = this.inputSigma(this.beginStep(timestep ?? Number.NaN));
-    return tf.div(sample, sqrt32(f32(f32(sigma * sigma) + 1)));
+    return tf.div(sample, Math.sqrt(sigma ** 2 + 1));
   }
 
   addNoise(original: tf.Tensor, noise: tf.Tensor, timesteps: number | ArrayLike<number>): tf.Tensor {
@@ -67,11 +56,6 @@ export abstract class SigmaScheduler<F extends Fields> extends SchedulerMixin<F>
     return this.sigmas[index]!;
   }
 
-  /** Index of the noise level to add: within a loop that of the next step, so that masked parts stay in line. */
-  protected noiseIndex(timestep: number): number {
-    return this.beginIndex === null ? this.indexForTimestep(timestep) : (this.stepIndex ?? this.beginIndex);
-  }
-
   /** Noise levels of all training steps, ascending. */
   protected trainingSigmas(): number[] {
     return sigmasOf(this.alphasCumprod);
@@ -79,7 +63,21 @@ export abstract class SigmaScheduler<F extends Fields> extends SchedulerMixin<F>
 
   /** How the configuration, in which another class's entries may be, converts noise levels. */
   protected get conversion(): SigmaConversion {
-    return this.sigmaConfig;
+    return this.config;
+  }
+
+  /** Noise levels and timesteps of so many steps, or of given timesteps, converted as configured. */
+  protected spacedSigmas(
+    steps: number,
+    custom?: readonly number[],
+  ): { sigmas: readonly number[]; timesteps: readonly number[] } {
+    const timesteps = custom ?? fractionalTimesteps(this.config, steps);
+    const trained = this.trainingSigmas();
+    return this.convert(
+      timesteps.map((t) => interpolate(t, trained)),
+      timesteps,
+      steps,
+    );
   }
 
   /** The schedule's noise levels converted as configured, with their timesteps; or both as they came. */
@@ -93,15 +91,15 @@ export abstract class SigmaScheduler<F extends Fields> extends SchedulerMixin<F>
   }
 
   /** Training steps, fractions, at which the trained schedule has these noise levels. */
-  protected timestepsOf(sigmas: readonly number[], precision?: Precision): number[] {
-    const logSigmas = this.trainingSigmas().map(log32);
-    return sigmas.map((sigma) => sigmaToT(sigma, logSigmas, precision));
+  protected timestepsOf(sigmas: readonly number[]): number[] {
+    const logSigmas = this.trainingSigmas().map(Math.log);
+    return sigmas.map((sigma) => sigmaToT(sigma, logSigmas));
   }
 
   /** The clean sample that the model's output stands for at a noise level. */
   protected predictOriginal(modelOutput: tf.Tensor, sample: tf.Tensor, sigma: number): tf.Tensor {
-    switch (this.sigmaConfig.prediction_type) {
-      case 'epsilon':
+    switch (this.config.prediction_type) {
+      case 'epsilon': // x_0 = x - sigma eps
         return tf.sub(sample, tf.mul(sigma, modelOutput));
       case 'v_prediction':
         return this.velocityToOriginal(modelOutput, sample, sigma);
@@ -110,8 +108,9 @@ export abstract class SigmaScheduler<F extends Fields> extends SchedulerMixin<F>
     }
   }
 
+  /** x_0 = x / (sigma^2 + 1) - sigma v / sqrt(sigma^2 + 1) */
   protected velocityToOriginal(modelOutput: tf.Tensor, sample: tf.Tensor, sigma: number): tf.Tensor {
-    const variance = f32(f32(sigma * sigma) + 1);
-    return tf.add(tf.mul(modelOutput, f32(-sigma / sqrt32(variance))), tf.div(sample, variance));
+    const variance = sigma ** 2 + 1;
+    return tf.add(tf.mul(modelOutput, -sigma / Math.sqrt(variance)), tf.div(sample, variance));
   }
 }
