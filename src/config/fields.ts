@@ -85,7 +85,7 @@ export function flag(defaultValue: boolean): Field<boolean> {
   };
 }
 
-export function choice<T extends string>(defaultValue: NoInfer<T>, values: readonly T[]): Field<T> {
+export function choice<const T extends string>(defaultValue: NoInfer<T>, values: readonly T[]): Field<T> {
   return field<T>(defaultValue, oneOf(values), (value): value is T => is.oneOf(values, value));
 }
 

@@ -2,7 +2,6 @@ import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { type AttentionSetting, type CrossAttention, resolveAttention } from '../../attention/index.js';
 import { toPhysicalType } from '../../backends/precision.js';
-import { ConfigReader } from '../../config/config.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { Conv2d, Weights } from '../../nn/index.js';
 import { randnTensor } from '../../utils/randn_tensor.js';
@@ -17,48 +16,9 @@ import {
   type ModelOptions,
   modelFromConfig,
 } from '../model.js';
+import { type AutoencoderKLConfig, parseAutoencoderConfig } from './autoencoder_kl_config.js';
 import { tiled } from './tiling.js';
 import { Decoder, Encoder } from './vae.js';
-
-function parseConfig(json: ConfigJson, source: string) {
-  const c = new ConfigReader(json, source);
-  const positive = { min: 1 };
-  const downBlockTypes = c.stringList('down_block_types', ['DownEncoderBlock2D'], { choices: ['DownEncoderBlock2D'] });
-  const blocks = downBlockTypes.length;
-  if (blocks === 0) {
-    throw c.error('down_block_types', 'a list of at least one block');
-  }
-  c.stringList('up_block_types', ['UpDecoderBlock2D'], { choices: ['UpDecoderBlock2D'], length: blocks });
-  c.oneOf('act_fn', ['silu', 'swish'], 'silu');
-  const config = {
-    inChannels: c.int('in_channels', 3, positive),
-    outChannels: c.int('out_channels', 3, positive),
-    blockOutChannels: c.intList('block_out_channels', [64], { ...positive, length: blocks }),
-    layersPerBlock: c.int('layers_per_block', 1, positive),
-    latentChannels: c.int('latent_channels', 4, positive),
-    normNumGroups: c.int('norm_num_groups', 32, positive),
-    scalingFactor: c.number('scaling_factor', 0.18215),
-    shiftFactor: c.optionalNumber('shift_factor'),
-    useQuantConv: c.bool('use_quant_conv', true),
-    usePostQuantConv: c.bool('use_post_quant_conv', true),
-    midBlockAddAttention: c.bool('mid_block_add_attention', true),
-    sampleSize: sampleSize(c),
-  };
-  for (const channels of config.blockOutChannels) {
-    if (channels % config.normNumGroups !== 0) {
-      throw c.error('norm_num_groups', `a divisor of the ${channels} channels of a block`);
-    }
-  }
-  return config;
-}
-
-/** Edge of the pictures that the model was trained on, in pixels. */
-function sampleSize(c: ConfigReader): number {
-  return c.has('sample_size') ? c.intOrList('sample_size', 2, undefined, { min: 1 })[0]! : 32;
-}
-
-/** Checked configuration of an AutoencoderKL. */
-export type AutoencoderKLConfig = ReturnType<typeof parseConfig>;
 
 function unforeseen(): TorchGenerator {
   const generator = new TorchGenerator();
@@ -119,7 +79,7 @@ export class AutoencoderKL extends Model {
   constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
     const w = Weights.root();
     super(json, w, options.dtype);
-    const config = parseConfig(json, options.source ?? 'vae/config.json');
+    const config = parseAutoencoderConfig(json, options.source ?? 'vae/config.json');
     this.parsed = config;
     this.tileSampleMinSize = config.sampleSize;
     const latents = config.latentChannels;

@@ -1,7 +1,6 @@
 import type { Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { ConfigReader } from '../../config/config.js';
-import { ConfigError, InvalidArgumentError } from '../../errors.js';
+import { InvalidArgumentError } from '../../errors.js';
 import { Embedding, LayerNorm, Linear, Weights } from '../../nn/index.js';
 import { memoryEfficientAttentionTokens } from '../../ops/index.js';
 import {
@@ -13,35 +12,7 @@ import {
   type ModelOptions,
   modelFromConfig,
 } from '../model.js';
-
-type HiddenActivation = 'quick_gelu' | 'gelu';
-
-function parseConfig(json: ConfigJson, source: string) {
-  // a text_config stands inside the config of a whole CLIP model
-  const c = new ConfigReader(json.text_config ?? json, source);
-  const positive = { min: 1 };
-  const hiddenSize = c.int('hidden_size', 512, positive);
-  const heads = c.int('num_attention_heads', 8, positive);
-  if (hiddenSize % heads !== 0) {
-    throw new ConfigError(`${source}: hidden_size ${hiddenSize} must be a multiple of num_attention_heads ${heads}`);
-  }
-  return {
-    vocabSize: c.int('vocab_size', 49408, positive),
-    hiddenSize,
-    intermediateSize: c.int('intermediate_size', 2048, positive),
-    numHiddenLayers: c.int('num_hidden_layers', 12, positive),
-    numAttentionHeads: heads,
-    maxPositionEmbeddings: c.int('max_position_embeddings', 77, positive),
-    hiddenAct: c.oneOf<HiddenActivation>('hidden_act', ['quick_gelu', 'gelu'], 'quick_gelu'),
-    layerNormEps: c.number('layer_norm_eps', 1e-5, { min: 0 }),
-    eosTokenId: c.int('eos_token_id', 49407),
-    projectionDim: c.int('projection_dim', 512, positive),
-    useAttentionMask: c.optionalBool('use_attention_mask') ?? false,
-  };
-}
-
-/** Checked configuration of a CLIPTextModel. */
-export type CLIPTextConfig = ReturnType<typeof parseConfig>;
+import { type CLIPTextConfig, parseCLIPTextConfig } from './clip_text_config.js';
 
 class CLIPEncoderLayer {
   private readonly norm1: LayerNorm;
@@ -108,7 +79,7 @@ export class CLIPTextModel extends Model {
   constructor(json: ConfigJson, options: ModelOptions & { source?: string; withProjection?: boolean } = {}) {
     const root = Weights.root();
     super(json, root, options.dtype);
-    const config = parseConfig(json, options.source ?? 'text_encoder/config.json');
+    const config = parseCLIPTextConfig(json, options.source ?? 'text_encoder/config.json');
     this.parsed = config;
     const w = root.at('text_model', '');
     const embeddings = w.at('embeddings');
