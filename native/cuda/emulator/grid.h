@@ -70,6 +70,12 @@ struct Grid {
   bool independent = false;
 };
 
+/// What the driver's launch has no argument for.
+inline bool& next_is_independent() {
+  static bool independent = false;
+  return independent;
+}
+
 inline void check_grid(const Grid& grid) {
   const dim3 &g = grid.blocks, &t = grid.threads;
   if (!g.x || !g.y || !g.z || !t.x || !t.y || !t.z) throw Fault("[emulator] a grid or a block without threads");

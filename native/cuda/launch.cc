@@ -1,0 +1,25 @@
+#include "cuda/launch.h"
+
+#include "core/errors.h"
+
+namespace td::cuda {
+
+void launch_entry(KernelEntry& entry, const Grid& grid, void** parameters) {
+  use_card();
+  if (!entry.function) entry.function = load_function(entry);
+  const Driver& d = driver();
+  if (grid.shared > entry.shared_allowed) {
+    require(grid.shared <= static_cast<size_t>(card().max_shared), entry.expression, " needs ", grid.shared,
+            " bytes of shared memory, a block of ", card().name, " has ", card().max_shared);
+    check(d.func_set_attribute(entry.function, kMaxDynamicShared, static_cast<int>(grid.shared)), "cuFuncSetAttribute");
+    entry.shared_allowed = grid.shared;
+  }
+#if TD_CUDA_EMULATED
+  emulator::next_is_independent() = grid.independent;
+#endif
+  const dim3 &b = grid.blocks, &t = grid.threads;
+  check(d.launch_kernel(entry.function, b.x, b.y, b.z, t.x, t.y, t.z, static_cast<unsigned>(grid.shared), card().compute, parameters, nullptr),
+        entry.expression.c_str());
+}
+
+}  // namespace td::cuda
