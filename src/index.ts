@@ -8,6 +8,7 @@ export {
   pickBackend,
   registerBackends,
 } from './backends/index.js';
+export { type BackendTraits, type FreeMemory, freeMemory, traits } from './backends/traits.js';
 export * from './errors.js';
 export * from './images/index.js';
 export { resolvePretrained } from './loaders/hub/hub.js';

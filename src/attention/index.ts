@@ -1,19 +1,23 @@
-export {
-  BasicTransformerBlock,
-  type TransformerBlockConfig,
-  type TransformerInputs,
-} from '../models/blocks/basic_transformer_block.js';
-export { FeedForward } from '../models/blocks/feed_forward.js';
+export { type ChunkOptions, efficientDotProductAttention } from '../ops/attention/efficient_dot_product_attention.js';
 export { type AttentionShape, scoreBytes } from '../ops/attention/score_matrix.js';
-export { type AttentionClassOptions, type AttentionInputs, CrossAttention } from './layers/cross_attention.js';
+export type { AttentionOperands } from '../ops/attention/slices.js';
+export {
+  type AttentionLayer,
+  type AttentionPlace,
+  attentionStatistics,
+  setAttentionAt,
+} from './layers/attention_layer.js';
+export { attentionLayer, createAttention } from './layers/create_attention.js';
+export { type AttentionInputs, CrossAttention } from './layers/cross_attention.js';
 export { KeyValueCache } from './layers/key_value_cache.js';
+export { MemoryEfficientCrossAttention } from './layers/memory_efficient_cross_attention.js';
 export { type AttentionConfig, AttentionProjections } from './layers/projections.js';
-export { AutoAttention, attentionStatistics, describeAutoAttention } from './methods/auto_attention.js';
-export { DoggettxAttention } from './methods/doggettx_attention.js';
-export { type ChunkOptions, efficientDotProductAttention } from './methods/efficient_dot_product_attention.js';
-export { type FreeMemory, freeMemory } from './methods/free_memory.js';
-export { InvokeaiAttention, type InvokeaiPlan } from './methods/invokeai_attention.js';
-export { hasFusedAttention, MemoryEfficientCrossAttention } from './methods/memory_efficient_cross_attention.js';
+export { AttentionMethod, type AttentionMethodOptions, type PackedAttention } from './methods/attention_method.js';
+export { ClassicAttention } from './methods/classic.js';
+export { DoggettxAttention, type DoggettxOptions } from './methods/doggettx.js';
+export { InvokeaiAttention, type InvokeaiPlan } from './methods/invokeai.js';
+export { hasFusedAttention, MemoryEfficientAttention, SdpNoMemAttention } from './methods/memory_efficient.js';
+export { AttentionMemoryError, type AttentionShortage } from './methods/memory_error.js';
 export {
   ATTENTION_NAMES,
   type AttentionName,
@@ -22,12 +26,10 @@ export {
   resolveAttention,
   type SliceSize,
 } from './methods/options.js';
-export { createAttention } from './methods/registry.js';
-export { SdpAttention } from './methods/sdp_attention.js';
-export { SdpNoMemAttention } from './methods/sdp_no_mem_attention.js';
-export { SlicedAttention } from './methods/sliced_attention.js';
-export { SplitV1Attention } from './methods/split_v1_attention.js';
-export { SubQuadraticAttention } from './methods/sub_quadratic_attention.js';
+export { createAttentionMethod } from './methods/registry.js';
+export { AutoAttention, describeAutoAttention, SdpAttention } from './methods/sdp.js';
+export { SlicedAttention, SplitV1Attention } from './methods/sliced.js';
+export { SubQuadraticAttention } from './methods/sub_quadratic.js';
 export {
   applyTokenMerging,
   type MapSize,

@@ -1,5 +1,11 @@
 export { AutoencoderKL, DiagonalGaussianDistribution } from './autoencoders/autoencoder_kl.js';
 export {
+  BasicTransformerBlock,
+  type TransformerBlockConfig,
+  type TransformerInputs,
+} from './blocks/basic_transformer_block.js';
+export { FeedForward } from './blocks/feed_forward.js';
+export {
   type ConfigJson,
   type FromConfigOptions,
   type LoadModelOptions,

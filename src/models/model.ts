@@ -1,5 +1,13 @@
 import { basename, join } from 'node:path';
-import type { AttentionSetting } from '../attention/index.js';
+import {
+  type AttentionLayer,
+  type AttentionOptions,
+  type AttentionPlace,
+  type AttentionSetting,
+  resolveAttention,
+  type SliceSize,
+  setAttentionAt,
+} from '../attention/index.js';
 import type { PhysicalType } from '../backends/types.js';
 import { readJson, writeJson } from '../config/config.js';
 import { InvalidArgumentError } from '../errors.js';
@@ -52,6 +60,11 @@ export interface ModelClass<M extends Model> {
 export abstract class Model {
   /** Opens the files that the weights came from; null for a model without files. */
   private openCheckpoint: (() => Promise<StateDict>) | null = null;
+  readonly dtype: PhysicalType;
+  /** How attention is computed now. */
+  protected attention: AttentionOptions;
+  /** How attention was computed before slicing was switched on. */
+  private attentionBeforeSlicing: AttentionOptions | null = null;
   /** Where weights are read from while the model is offloaded. */
   protected store: WeightStore | null = null;
 
@@ -59,12 +72,52 @@ export abstract class Model {
     /** config.json as it was given. */
     readonly config: ConfigJson,
     private readonly weights: Weights,
-    readonly dtype: PhysicalType = 'float32',
-  ) {}
+    options: ModelOptions = {},
+  ) {
+    this.dtype = options.dtype ?? 'float32';
+    this.attention = resolveAttention(options.attention);
+  }
 
   /** Every tensor of the model; a parameter's path is its checkpoint key. */
   get parameters(): readonly Parameter[] {
     return this.weights.parameters;
+  }
+
+  /** Every attention layer, in the order of computation. */
+  get attentionLayers(): readonly AttentionLayer[] {
+    return [];
+  }
+
+  /** Where the way to compute attention is chosen. */
+  protected get attentionPlaces(): readonly AttentionPlace[] {
+    return [];
+  }
+
+  /**
+   * Computes attention in another way from now on, see ATTENTION_NAMES; in every layer, or when it throws in none.
+   *
+   * @throws InvalidArgumentError for a name that is not known and options out of range
+   */
+  setAttention(setting: AttentionSetting): void {
+    this.useAttention(resolveAttention(setting));
+    this.attentionBeforeSlicing = null;
+  }
+
+  /**
+   * Attention slicing in every layer, or when it throws in none. null computes as before slicing.
+   * Source: diffusers/models/attention_processor.py (set_attention_slice).
+   *
+   * @throws InvalidArgumentError when the slice is larger than a layer's number of heads
+   */
+  setAttentionSlice(sliceSize: SliceSize | null): void {
+    const before = this.attentionBeforeSlicing ?? this.attention;
+    this.useAttention(sliceSize === null ? before : resolveAttention({ name: 'sliced', sliceSize }));
+    this.attentionBeforeSlicing = sliceSize === null ? null : before;
+  }
+
+  private useAttention(options: AttentionOptions): void {
+    setAttentionAt(this.attentionPlaces, options);
+    this.attention = options;
   }
 
   /** Writes config.json and the weights into `dir`, as Python diffusers reads them. */

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
+import { traits } from '../backends/traits.js';
 
 function transposed<T extends Tensor>(x: T): T {
   const axes = Array.from({ length: x.rank }, (_, i) => i);
@@ -28,7 +29,7 @@ function itemByItem(a: Tensor, b: Tensor): Tensor {
  */
 export function batchMatMul<T extends Tensor>(a: T, b: T): T {
   const batch = a.shape.slice(0, -2).reduce((x, y) => x * y, 1);
-  if (tf.getBackend() !== 'wasm' || batch === 1) {
+  if (!traits().oneMatrixAtATime || batch === 1) {
     return tf.matMul(a, b) as T;
   }
   const f = tf.customGrad((...args) => {

@@ -1,7 +1,15 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-wasm';
-import { type AttentionOptions, CrossAttention, createAttention } from '../../src/attention/index.js';
+import {
+  type AttentionOptions,
+  CrossAttention,
+  createAttention,
+  KeyValueCache,
+  MemoryEfficientCrossAttention,
+} from '../../src/attention/index.js';
+import { BasicTransformerBlock } from '../../src/models/index.js';
+import { Weights } from '../../src/nn/index.js';
 import { relativeL2 } from '../support/compare.js';
 import { type LayerShape, randomOperands, randomProjections } from './support.js';
 
@@ -13,9 +21,7 @@ const settings: AttentionOptions[] = [
   { name: 'sliced', sliceSize: 'max' },
   { name: 'sliced', sliceSize: 2 },
   { name: 'split-v1' },
-  { name: 'doggettx' },
   { name: 'doggettx', freeMemory: () => 17 * KB },
-  { name: 'invokeai' },
   { name: 'sub-quadratic' },
   { name: 'sub-quadratic', queryChunkSize: 10 },
   { name: 'sub-quadratic', chunkThreshold: 0, queryChunkSize: 16 },
@@ -106,5 +112,41 @@ test('classic is softmax(q k / sqrt(d)) v', () => {
       }
     }
     expect(relativeL2(actual, expected)).toBeLessThan(1e-6);
+  });
+});
+
+describe('layers hold methods', () => {
+  test('BasicTransformerBlock builds MemoryEfficientCrossAttention, and setAttention changes both layers', () => {
+    const root = Weights.root();
+    const config = { dim: 8, heads: 2, dimHead: 4, crossAttentionDim: 8, attention: 'xformers' };
+    const block = new BasicTransformerBlock(root, config);
+    const { projections } = block.attn1;
+    expect([block.attn1, block.attn2].every((layer) => layer instanceof MemoryEfficientCrossAttention)).toBe(true);
+    block.setAttention('split-v1');
+    expect([block.attn1, block.attn2].map((layer) => layer.method.attentionName)).toEqual(['split-v1', 'split-v1']);
+    expect(block.attn1).not.toBeInstanceOf(MemoryEfficientCrossAttention);
+    expect(block.attn1.projections).toBe(projections);
+  });
+
+  test('a cache gives nobody the keys of another context', () => {
+    const projections = randomProjections(2, 4);
+    const layer = createAttention('classic', projections);
+    const cache = new KeyValueCache();
+    const before = tf.memory().numTensors;
+    tf.tidy(() => {
+      const [x, context, other] = randomOperands({ batch: 1, heads: 2, dimHead: 4, queries: 5, keys: 7 });
+      const expected = layer.forward(x, { encoderHiddenStates: context }).dataSync();
+      for (let round = 0; round < 2; round++) {
+        const actual = layer.forward(x, { encoderHiddenStates: context, cache });
+        expect(actual.dataSync()).toEqual(expected);
+      }
+      expect(() => layer.forward(x, { encoderHiddenStates: other, cache })).toThrow(
+        /\[KeyValueCache\] context expects .* take one cache for each context/,
+      );
+      cache.dispose();
+      expect(layer.forward(x, { encoderHiddenStates: other, cache }).dataSync()).not.toEqual(expected);
+      cache.dispose();
+    });
+    expect(tf.memory().numTensors).toBe(before);
   });
 });

@@ -3,17 +3,19 @@ import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
 import '@tensorflow/tfjs-backend-wasm';
 import {
+  AttentionMemoryError,
   type AttentionName,
   type AttentionOptions,
   type AttentionShape,
   createAttention,
   DoggettxAttention,
-  freeMemory,
   InvokeaiAttention,
   SubQuadraticAttention,
 } from '../../src/attention/index.js';
 import { measurePeak } from '../../src/backends/peak_memory.js';
+import { freeMemory } from '../../src/backends/traits.js';
 import { OutOfMemoryError } from '../../src/errors.js';
+import { withPictureAdvice } from '../../src/pipelines/common/memory_advice.js';
 import { relativeL2 } from '../support/compare.js';
 import { randomOperands, randomProjections } from './support.js';
 
@@ -107,7 +109,7 @@ describe('measured peak memory follows the formula', () => {
 });
 
 describe('doggettx', () => {
-  const unet = (free: number) => new DoggettxAttention(randomProjections(8, 8), { freeMemory: () => free });
+  const unet = (free: number) => new DoggettxAttention({ freeMemory: () => free });
   // 2 x 8 heads at 512 x 512: scores of 1 GB
   const picture: AttentionShape = { batch: 2, heads: 8, queries: 4096, keys: 4096, dimHead: 40, bytes: 4 };
 
@@ -119,24 +121,30 @@ describe('doggettx', () => {
     expect(unet(0).steps({ ...picture, bytes: 2 }, 1.4 * GB)).toBe(2);
   });
 
-  test('more than 64 steps is an error that says which size would fit; the VAE goes on', () => {
+  test('more than 64 steps is an error that says which size would fit, unless there is no end of steps', () => {
     tf.tidy(() => {
       const [q, k, v] = randomOperands({ batch: 1, heads: 8, dimHead: 8, queries: 300, keys: 300 });
+      const operands = { q, k, v, heads: 8, scale: 1 };
       const need = 2.5 * matrix;
-      expect(() => unet(need / 64).attend(q, k, v)).not.toThrow();
+      expect(() => unet(need / 64).attend(operands)).not.toThrow();
       const tooLittle = unet(need / 64 / 1.5);
-      expect(() => tooLittle.attend(q, k, v)).toThrow(OutOfMemoryError);
+      expect(() => tooLittle.attend(operands)).toThrow(OutOfMemoryError);
       // 300 / sqrt(1.5) tokens have 1 / 1.5 of the scores
-      expect(() => tooLittle.attend(q, k, v)).toThrow(/'doggettx' needs 110 KB.*244 of these 300 tokens would fit/);
-      const vae = createAttention({ name: 'doggettx', freeMemory: () => need / 100 }, randomProjections(8, 8), 'vae');
-      expect(vae.attend(q, k, v).shape).toEqual([1, 300, 64]);
+      expect(() => tooLittle.attend(operands)).toThrow(/'doggettx' needs 110 KB.*244 of these 300 tokens would fit/);
+      const endless = new DoggettxAttention({
+        freeMemory: () => need / 100,
+        halfFactor: 2.5,
+        maxSteps: Number.POSITIVE_INFINITY,
+      });
+      expect(endless.attend(operands).shape).toEqual([1, 300, 64]);
+      expect(endless.steps({ ...picture, bytes: 2 }, 1.25 * GB)).toBe(1);
     });
   });
 });
 
 describe('invokeai', () => {
   const plan = (queries: number, batch = 2, heads = 8) =>
-    new InvokeaiAttention(randomProjections(8, 8)).plan({
+    new InvokeaiAttention().plan({
       batch,
       heads,
       queries,
@@ -176,8 +184,7 @@ describe('invokeai', () => {
 
 describe('sub-quadratic', () => {
   const picture: AttentionShape = { batch: 2, heads: 8, queries: 4096, keys: 4096, dimHead: 40, bytes: 4 };
-  const chunks = (options: Omit<AttentionOptions, 'name'>) =>
-    new SubQuadraticAttention(randomProjections(8, 40), options).chunks(picture);
+  const chunks = (options: Omit<AttentionOptions, 'name'>) => new SubQuadraticAttention(options).chunks(picture);
 
   test('takes all keys at once while the scores are below the threshold', () => {
     expect(chunks({ freeMemory: () => 1.5 * GB }).kvChunkSize).toBe(4096);
@@ -217,13 +224,21 @@ describe('too little memory', () => {
     });
   });
 
-  test('the picture that would fit is named', () => {
+  test('the pipeline says which picture would fit', () => {
     tf.tidy(() => {
       const [q, k, v] = randomOperands({ batch: 1, heads: 2, dimHead: 2, queries: 4096, keys: 4096 });
       const need = 2 * 2 * 4096 ** 2 * 4;
       const attention = createAttention({ name: 'classic', freeMemory: () => need / 2 }, randomProjections(2, 2));
-      expect(() => attention.attend(q, k, v)).toThrow(/a picture of 384 x 384 pixels/);
+      const error = catchError(() => attention.attend(q, k, v)) as AttentionMemoryError;
+      expect(error).toBeInstanceOf(AttentionMemoryError);
+      expect(error.shortage).toMatchObject({ method: 'classic', required: need, free: need / 2, tokens: 2896 });
+      expect(error.message).not.toMatch(/pixels/);
+      const advised = withPictureAdvice(error, 8) as AttentionMemoryError;
+      expect(advised.message).toMatch(/2896 of these 4096 tokens would fit \(.* a picture of 384 x 384 pixels\)/);
+      expect((withPictureAdvice(error, 32) as Error).message).toMatch(/1664 x 1664/);
     });
+    const other = new Error('x');
+    expect(withPictureAdvice(other, 8)).toBe(other);
   });
 });
 

@@ -5,10 +5,10 @@ import {
   type AttentionOptions,
   CrossAttention,
   createAttention,
-  freeMemory,
 } from '../../src/attention/index.js';
 import type { OneDnnBackend } from '../../src/backends/native/backend.js';
 import { measurePeak } from '../../src/backends/peak_memory.js';
+import { freeMemory } from '../../src/backends/traits.js';
 import { OutOfMemoryError } from '../../src/errors.js';
 import { hasNative, startOneDnn } from '../backends/support.js';
 import { relativeL2 } from '../support/compare.js';

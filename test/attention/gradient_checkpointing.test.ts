@@ -1,8 +1,9 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-wasm';
-import { BasicTransformerBlock, efficientDotProductAttention, TokenMerging } from '../../src/attention/index.js';
+import { efficientDotProductAttention, TokenMerging } from '../../src/attention/index.js';
 import { measurePeak } from '../../src/backends/peak_memory.js';
+import { BasicTransformerBlock } from '../../src/models/index.js';
 import { initRandom, Weights } from '../../src/nn/index.js';
 import { checkpoint } from '../../src/ops/checkpoint.js';
 import { relativeL2 } from '../support/compare.js';

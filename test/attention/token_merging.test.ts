@@ -1,14 +1,9 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-wasm';
-import {
-  applyTokenMerging,
-  BasicTransformerBlock,
-  removeTokenMerging,
-  TokenMerging,
-  type TransformerInputs,
-} from '../../src/attention/index.js';
+import { applyTokenMerging, removeTokenMerging, TokenMerging } from '../../src/attention/index.js';
 import { MergedTokens } from '../../src/attention/token_merging/merged_tokens.js';
+import { BasicTransformerBlock, type TransformerInputs } from '../../src/models/index.js';
 import { initRandom, Weights } from '../../src/nn/index.js';
 import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { relativeL2 } from '../support/compare.js';

@@ -1,11 +1,11 @@
 import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { OutOfMemoryError } from '../../errors.js';
-import { type AttentionShape, attentionShape, scoreBytes } from '../../ops/attention/score_matrix.js';
-import { wholeAttention } from '../../ops/attention/slices.js';
-import { type FreeMemory, freeMemory } from '../methods/free_memory.js';
-import { describeShortage } from '../methods/memory_shortage.js';
-import type { AttentionName, AttentionOptions } from '../methods/options.js';
+import { physicalTypeOf, toPhysicalType } from '../../backends/precision.js';
+import { type AttentionShape, attentionShape } from '../../ops/attention/score_matrix.js';
+import type { AttentionMethod } from '../methods/attention_method.js';
+import { ClassicAttention } from '../methods/classic.js';
+import type { AttentionName } from '../methods/options.js';
+import type { AttentionLayer } from './attention_layer.js';
 import type { KeyValueCache } from './key_value_cache.js';
 import type { AttentionProjections } from './projections.js';
 
@@ -20,37 +20,22 @@ export interface AttentionInputs {
   cache?: KeyValueCache;
 }
 
-/** What a class is told about its options and about where it works. */
-export type AttentionClassOptions = Partial<AttentionOptions> & {
-  /** The VAE's attention has one head of all channels. Default 'unet'. */
-  place?: 'unet' | 'vae';
-};
-
-/** Below this, asking how much memory is free costs more than it can tell. */
-const ALWAYS_THERE = 16 * 2 ** 20;
-
 /**
- * Multi-head attention with the whole matrix of scores, [B, heads, N, Nk]; works for self- and cross-attention. The other
- * attention classes compute the same with less memory and override `attend` and `requiredBytes`.
- * Source: diffusers/models/attention_processor.py (Attention, AttnProcessor).
+ * Multi-head attention, self- and cross-: the learned projections and the method that attends.
+ * Source: diffusers/models/attention_processor.py (Attention).
  */
-export class CrossAttention {
-  readonly attentionName: AttentionName = 'classic';
-  /** The class that the last call computed with: this one, or the one that 'auto' or 'sdp' took. */
+export class CrossAttention implements AttentionLayer {
   taken: AttentionName | null = null;
-  private readonly askFreeMemory: FreeMemory | undefined;
 
   constructor(
     readonly projections: AttentionProjections,
-    options: AttentionClassOptions = {},
-  ) {
-    this.askFreeMemory = options.freeMemory;
-  }
+    readonly method: AttentionMethod = new ClassicAttention(),
+  ) {}
 
   /**
    * hiddenStates [B, N, C] -> [B, N, C].
    *
-   * @throws OutOfMemoryError when the scores need more memory than is free
+   * @throws AttentionMemoryError when the scores need more memory than is free
    */
   forward(hiddenStates: Tensor3D, inputs: AttentionInputs = {}): Tensor3D {
     const { encoderHiddenStates, bias, residual, cache } = inputs;
@@ -70,8 +55,14 @@ export class CrossAttention {
   }
 
   /** Self-attention before the output projection: [B, N, C] -> [B, N, heads * d]. */
-  attendToSelf(x: Tensor3D, bias?: Tensor): Tensor3D {
-    return this.attendToContext(x, x, bias);
+  private attendToSelf(x: Tensor3D, bias?: Tensor): Tensor3D {
+    const { packed } = this.method;
+    if (!packed) {
+      return this.attendToContext(x, x, bias);
+    }
+    const { heads, scale } = this.projections;
+    this.taken = packed.attentionName;
+    return packed.attendPacked(this.projections.queriesKeysAndValues(x), { heads, scale, bias });
   }
 
   /**
@@ -83,35 +74,21 @@ export class CrossAttention {
    * @returns [B, N, heads * d]
    */
   attend(q: Tensor3D, k: Tensor3D, v: Tensor3D, bias?: Tensor): Tensor3D {
-    const { heads, scale } = this.projections;
-    this.checkMemory(attentionShape(q, k, heads));
-    return wholeAttention({ q, k, v, bias, heads, scale });
+    const { heads, scale, upcast } = this.projections;
+    const method = this.method.choose(attentionShape(q, k, heads));
+    this.taken = method.attentionName;
+    if (!upcast || method.scoresInFloat32) {
+      return method.attend({ q, k, v, bias, heads, scale });
+    }
+    return tf.tidy(() => {
+      const [q32, k32, v32] = [q, k, v].map((x) => toPhysicalType(x, 'float32')) as [Tensor3D, Tensor3D, Tensor3D];
+      const out = method.attend({ q: q32, k: k32, v: v32, bias, heads, scale });
+      return toPhysicalType(out, physicalTypeOf(q));
+    });
   }
 
-  /**
-   * The formula of this class: bytes of all matrices of scores that it holds at the same time. What grows with the
-   * number of tokens and not with its square (queries, keys, values and the output by head) comes on top.
-   */
+  /** Bytes of all matrices of scores that the method holds at the same time. */
   requiredBytes(shape: AttentionShape): number {
-    return scoreBytes(shape) * 2;
-  }
-
-  /** Bytes that are free now. */
-  protected freeMemory(): number {
-    return (this.askFreeMemory ?? freeMemory)();
-  }
-
-  /** Throws before an allocation that cannot succeed, and notes that this class computes the call. */
-  protected checkMemory(shape: AttentionShape): void {
-    this.taken = this.attentionName;
-    const required = this.requiredBytes(shape);
-    if (required <= ALWAYS_THERE && !this.askFreeMemory) {
-      return;
-    }
-    const free = this.freeMemory();
-    if (required > free) {
-      const fits = (candidate: AttentionShape) => this.requiredBytes(candidate) <= free;
-      throw new OutOfMemoryError(describeShortage(this.attentionName, shape, required, free, fits));
-    }
+    return this.method.requiredBytes(shape);
   }
 }

@@ -13,6 +13,8 @@ export interface AttentionConfig {
   dimHead: number;
   /** Whether the query, key and value projections have a bias. */
   bias?: boolean;
+  /** Keep the scores in float32 whatever the model's type (upcast_attention). */
+  upcast?: boolean;
 }
 
 /** The learned part of an attention layer, shared by every way to compute it (diffusers/models/attention_processor.py). */
@@ -25,6 +27,7 @@ export class AttentionProjections {
   readonly dimHead: number;
   /** Factor of the scores. */
   readonly scale: number;
+  readonly upcast: boolean;
 
   /** The second names are those of the first diffusers releases, which the VAEs of Stable Diffusion 1.x still have. */
   constructor(w: Weights, config: AttentionConfig) {
@@ -42,6 +45,7 @@ export class AttentionProjections {
     this.heads = heads;
     this.dimHead = dimHead;
     this.scale = 1 / Math.sqrt(dimHead);
+    this.upcast = config.upcast ?? false;
   }
 
   /** Queries, keys and values of self-attention side by side: [B, N, C] -> [B, N, 3 * heads * dimHead]. */

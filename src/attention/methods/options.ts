@@ -1,6 +1,7 @@
+import type { FreeMemory } from '../../backends/traits.js';
 import { InvalidArgumentError } from '../../errors.js';
 import type { Implementation } from '../../ops/index.js';
-import type { FreeMemory } from './free_memory.js';
+import { checkNames, expectThat, is, oneOf } from '../../utils/check.js';
 
 /** The classes' names; every one computes the same attention, they differ in memory and time. */
 const NAMES = [
@@ -51,30 +52,33 @@ export interface AttentionOptions {
 export type AttentionSetting = string | (Omit<AttentionOptions, 'name'> & { name: string });
 
 const COUNTS = ['queryChunkSize', 'kvChunkSize'] as const;
-const IMPLEMENTATIONS: readonly string[] = ['auto', 'native', 'composed'];
+const IMPLEMENTATIONS: readonly Implementation[] = ['auto', 'native', 'composed'];
+const FIELDS: readonly (keyof AttentionOptions)[] = [
+  'name',
+  'sliceSize',
+  'attentionOp',
+  ...COUNTS,
+  'kvChunkSizeMin',
+  'chunkThreshold',
+  'useCheckpoint',
+  'freeMemory',
+];
 
 function checkOptions(options: AttentionOptions): void {
-  const bad = (field: string, expected: string, value: unknown) =>
-    new InvalidArgumentError(`[attention] ${field} must be ${expected}, got ${JSON.stringify(value)}`);
-  const { sliceSize, attentionOp, kvChunkSizeMin, chunkThreshold } = options;
-  const isCount = (value: unknown) => Number.isInteger(value) && (value as number) >= 1;
-  if (sliceSize !== undefined && sliceSize !== 'auto' && sliceSize !== 'max' && !isCount(sliceSize)) {
-    throw bad('sliceSize', "'auto', 'max' or a positive integer", sliceSize);
-  }
+  checkNames('attention', Object.keys(options), FIELDS);
+  const expect = (field: keyof AttentionOptions, fits: (value: unknown) => boolean, expected: string) =>
+    expectThat(options[field] === undefined || fits(options[field]), 'attention', field, expected, options[field]);
+  const isSlice = (value: unknown) => value === 'auto' || value === 'max' || is.count(value);
+  expect('sliceSize', isSlice, "'auto', 'max' or a positive integer");
   for (const field of COUNTS) {
-    if (options[field] !== undefined && !isCount(options[field])) {
-      throw bad(field, 'a positive integer', options[field]);
-    }
+    expect(field, is.count, 'a positive integer');
   }
-  if (kvChunkSizeMin !== undefined && kvChunkSizeMin !== 0 && !isCount(kvChunkSizeMin)) {
-    throw bad('kvChunkSizeMin', 'a positive integer, or 0 for none', kvChunkSizeMin);
-  }
-  if (chunkThreshold !== undefined && !(chunkThreshold >= 0 && chunkThreshold <= 100)) {
-    throw bad('chunkThreshold', 'a percentage from 0 to 100', chunkThreshold);
-  }
-  if (attentionOp !== undefined && !IMPLEMENTATIONS.includes(attentionOp)) {
-    throw bad('attentionOp', "'auto', 'native' or 'composed'", attentionOp);
-  }
+  expect('kvChunkSizeMin', is.whole, 'a positive integer, or 0 for none');
+  const isPercentage = (value: unknown) => is.number(value) && value >= 0 && value <= 100;
+  expect('chunkThreshold', isPercentage, 'a percentage from 0 to 100');
+  expect('attentionOp', (value) => is.oneOf(IMPLEMENTATIONS, value), oneOf(IMPLEMENTATIONS));
+  expect('useCheckpoint', is.boolean, 'true or false');
+  expect('freeMemory', is.function, 'a function that gives bytes');
 }
 
 /**

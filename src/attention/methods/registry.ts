@@ -1,41 +1,33 @@
-import { type AttentionClassOptions, CrossAttention } from '../layers/cross_attention.js';
-import type { AttentionProjections } from '../layers/projections.js';
-import { AutoAttention } from './auto_attention.js';
-import { DoggettxAttention } from './doggettx_attention.js';
-import { InvokeaiAttention } from './invokeai_attention.js';
-import { MemoryEfficientCrossAttention } from './memory_efficient_cross_attention.js';
-import { type AttentionName, type AttentionOptions, resolveAttention } from './options.js';
-import { SdpAttention } from './sdp_attention.js';
-import { SdpNoMemAttention } from './sdp_no_mem_attention.js';
-import { SlicedAttention } from './sliced_attention.js';
-import { SplitV1Attention } from './split_v1_attention.js';
-import { SubQuadraticAttention } from './sub_quadratic_attention.js';
+import type { AttentionMethod, AttentionMethodOptions } from './attention_method.js';
+import { ClassicAttention } from './classic.js';
+import { DoggettxAttention } from './doggettx.js';
+import { InvokeaiAttention } from './invokeai.js';
+import { MemoryEfficientAttention, SdpNoMemAttention } from './memory_efficient.js';
+import { type AttentionName, type AttentionOptions, type AttentionSetting, resolveAttention } from './options.js';
+import { AutoAttention, SdpAttention } from './sdp.js';
+import { SlicedAttention, SplitV1Attention } from './sliced.js';
+import { SubQuadraticAttention } from './sub_quadratic.js';
 
-type AttentionClass = new (projections: AttentionProjections, options?: AttentionClassOptions) => CrossAttention;
-
-const CLASSES: Readonly<Record<AttentionName, AttentionClass>> = {
-  classic: CrossAttention,
-  sliced: SlicedAttention,
-  'split-v1': SplitV1Attention,
-  doggettx: DoggettxAttention,
-  invokeai: InvokeaiAttention,
-  'sub-quadratic': SubQuadraticAttention,
-  'memory-efficient': MemoryEfficientCrossAttention,
-  sdp: SdpAttention,
-  'sdp-no-mem': SdpNoMemAttention,
-  auto: AutoAttention,
+/** How each method is made for a layer of that many heads. */
+const METHODS: Readonly<Record<AttentionName, (options: AttentionMethodOptions, heads: number) => AttentionMethod>> = {
+  classic: (options) => new ClassicAttention(options),
+  sliced: (options, heads) => new SlicedAttention(heads, options),
+  'split-v1': (options) => new SplitV1Attention(options),
+  doggettx: (options) => new DoggettxAttention(options),
+  invokeai: (options) => new InvokeaiAttention(options),
+  'sub-quadratic': (options) => new SubQuadraticAttention(options),
+  'memory-efficient': (options) => new MemoryEfficientAttention(options),
+  sdp: (options) => new SdpAttention(options),
+  'sdp-no-mem': (options) => new SdpNoMemAttention(options),
+  auto: (options) => new AutoAttention(options),
 };
 
-/** Classes whose originals replace the UNet's attention only; the VAE then computes as 'classic'. */
-const UNET_ONLY: ReadonlySet<AttentionName> = new Set<AttentionName>(['sliced', 'split-v1', 'invokeai']);
-
-/** Builds the chosen attention over the given weights, for the UNet or for the VAE's middle block. */
-export function createAttention(
-  setting: AttentionName | AttentionOptions,
-  projections: AttentionProjections,
-  place: 'unet' | 'vae' = 'unet',
-): CrossAttention {
+/**
+ * The method of a setting for a layer of that many heads.
+ *
+ * @throws InvalidArgumentError for a name that is not known, options out of range, and slices of more heads than there are
+ */
+export function createAttentionMethod(setting: AttentionSetting | AttentionOptions, heads: number): AttentionMethod {
   const options = resolveAttention(setting);
-  const name = place === 'vae' && UNET_ONLY.has(options.name) ? 'classic' : options.name;
-  return new CLASSES[name](projections, { ...options, place });
+  return METHODS[options.name](options, heads);
 }

@@ -1,6 +1,6 @@
 import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { type AttentionSetting, type CrossAttention, resolveAttention } from '../../attention/index.js';
+import type { CrossAttention } from '../../attention/index.js';
 import { toPhysicalType } from '../../backends/precision.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { Conv2d, Weights } from '../../nn/index.js';
@@ -18,7 +18,7 @@ import {
 } from '../model.js';
 import { type AutoencoderKLConfig, parseAutoencoderConfig } from './autoencoder_kl_config.js';
 import { tiled } from './tiling.js';
-import { Decoder, Encoder } from './vae.js';
+import { Decoder, Encoder, type VaeAttention } from './vae.js';
 
 function unforeseen(): TorchGenerator {
   const generator = new TorchGenerator();
@@ -78,12 +78,12 @@ export class AutoencoderKL extends Model {
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
     const w = Weights.root();
-    super(json, w, options.dtype);
+    super(json, w, options);
     const config = parseAutoencoderConfig(json, options.source ?? 'vae/config.json');
     this.parsed = config;
     this.tileSampleMinSize = config.sampleSize;
     const latents = config.latentChannels;
-    const shape = { ...config, attention: resolveAttention(options.attention) };
+    const shape = { ...config, attention: this.attention };
     this.encoder = new Encoder(w.at('encoder'), config.inChannels, 2 * latents, shape);
     this.decoder = new Decoder(w.at('decoder'), latents, config.outChannels, shape);
     this.quantConv = config.useQuantConv ? new Conv2d(w.at('quant_conv'), 2 * latents, 2 * latents, 1) : null;
@@ -105,16 +105,13 @@ export class AutoencoderKL extends Model {
     return 2 ** (this.parsed.blockOutChannels.length - 1);
   }
 
-  /** The attention layers of encoder and decoder. */
-  get attentionLayers(): CrossAttention[] {
-    return [this.encoder, this.decoder].flatMap(({ midBlock }) => midBlock.attention?.attention ?? []);
+  override get attentionLayers(): readonly CrossAttention[] {
+    return this.attentionPlaces.map(({ attention }) => attention);
   }
 
-  /** Computes the mid-blocks' attention in another way from now on; see ATTENTION_NAMES. */
-  setAttention(setting: AttentionSetting): void {
-    const resolved = resolveAttention(setting);
-    this.encoder.midBlock.attention?.setAttention(resolved);
-    this.decoder.midBlock.attention?.setAttention(resolved);
+  /** The mid-blocks' attention. */
+  protected override get attentionPlaces(): readonly VaeAttention[] {
+    return [this.encoder, this.decoder].flatMap(({ midBlock }) => midBlock.attention ?? []);
   }
 
   /** Layers between float32 on the outside and the model's own type inside. */

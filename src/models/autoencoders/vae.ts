@@ -1,10 +1,16 @@
 import type { Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import {
+  type AttentionMethod,
+  type AttentionName,
   type AttentionOptions,
+  type AttentionPlace,
   AttentionProjections,
+  attentionLayer,
+  ClassicAttention,
   type CrossAttention,
-  createAttention,
+  createAttentionMethod,
+  DoggettxAttention,
 } from '../../attention/index.js';
 import { Conv2d, GroupNorm, type Weights } from '../../nn/index.js';
 import { chain } from '../blocks/chain.js';
@@ -35,19 +41,36 @@ function resnets(w: Weights, count: number, inChannels: number, outChannels: num
   });
 }
 
+/** Methods whose originals replace the UNet's attention only; the VAE then computes as 'classic'. */
+const UNET_ONLY: ReadonlySet<AttentionName> = new Set<AttentionName>(['sliced', 'split-v1', 'invokeai']);
+
+function vaeMethod(options: AttentionOptions): AttentionMethod {
+  if (UNET_ONLY.has(options.name)) {
+    return new ClassicAttention(options);
+  }
+  // the VAE's version knows only the factor 2.5 and no end of steps
+  return options.name === 'doggettx'
+    ? new DoggettxAttention({ ...options, halfFactor: 2.5, maxSteps: Number.POSITIVE_INFINITY })
+    : createAttentionMethod(options, 1);
+}
+
 /** Self-attention over all pixels with one head, behind a GroupNorm and with a residual. */
-export class VaeAttention {
+export class VaeAttention implements AttentionPlace {
   private readonly groupNorm: GroupNorm;
   attention: CrossAttention;
 
   constructor(w: Weights, channels: number, groups: number, attention: AttentionOptions) {
     this.groupNorm = new GroupNorm(w.at('group_norm'), groups, channels, EPSILON);
     const config = { queryDim: channels, heads: 1, dimHead: channels, bias: true };
-    this.attention = createAttention(attention, new AttentionProjections(w, config), 'vae');
+    this.attention = attentionLayer(new AttentionProjections(w, config), vaeMethod(attention));
   }
 
-  setAttention(options: AttentionOptions): void {
-    this.attention = createAttention(options, this.attention.projections, 'vae');
+  methodFor(options: AttentionOptions): AttentionMethod {
+    return vaeMethod(options);
+  }
+
+  setMethod(method: AttentionMethod): void {
+    this.attention = attentionLayer(this.attention.projections, method);
   }
 
   /** x [N,H,W,C] -> [N,H,W,C]. */

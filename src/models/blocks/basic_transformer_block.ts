@@ -1,17 +1,21 @@
 import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import type { CrossAttention } from '../../attention/layers/cross_attention.js';
-import type { KeyValueCache } from '../../attention/layers/key_value_cache.js';
-import { AttentionProjections } from '../../attention/layers/projections.js';
 import {
-  type AttentionName,
+  type AttentionMethod,
   type AttentionOptions,
+  type AttentionPlace,
+  AttentionProjections,
+  type AttentionSetting,
+  attentionLayer,
+  type CrossAttention,
+  createAttentionMethod,
+  type KeyValueCache,
+  type MapSize,
   resolveAttention,
-  type SliceSize,
-} from '../../attention/methods/options.js';
-import { createAttention } from '../../attention/methods/registry.js';
+  setAttentionAt,
+  type TokenMerging,
+} from '../../attention/index.js';
 import type { MergedTokens } from '../../attention/token_merging/merged_tokens.js';
-import type { MapSize, TokenMerging } from '../../attention/token_merging/token_merging.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { LayerNorm, type Parameter, type Weights } from '../../nn/index.js';
 import { checkpoint } from '../../ops/checkpoint.js';
@@ -25,7 +29,9 @@ export interface TransformerBlockConfig {
   crossAttentionDim: number;
   /** The first attention, too, looks at the encoder hidden states (Stable Diffusion x4 upscaler). */
   onlyCrossAttention?: boolean;
-  attention: AttentionName | AttentionOptions;
+  attention: AttentionSetting;
+  /** Keep the scores in float32 whatever the model's type. */
+  upcastAttention?: boolean;
   /** Keep no intermediate tensors for the backward pass, which computes the block once more. Default false. */
   checkpoint?: boolean;
 }
@@ -50,15 +56,12 @@ function applyMerged(merged: MergedTokens | null, layer: Layer, x: Tensor3D, res
 }
 
 /** Self-attention, cross-attention and feed-forward, each behind a LayerNorm (diffusers/models/attention.py). */
-export class BasicTransformerBlock {
+export class BasicTransformerBlock implements AttentionPlace {
   private readonly norm1: LayerNorm;
   private readonly norm2: LayerNorm;
   private readonly norm3: LayerNorm;
   private readonly ff: FeedForward;
   private readonly onlyCrossAttention: boolean;
-  private setting: AttentionName | AttentionOptions;
-  /** What computed before attention slicing was switched on. */
-  private beforeSlicing: AttentionName | AttentionOptions | null = null;
   /** The block's own tensors. */
   readonly parameters: readonly Parameter[];
   attn1: CrossAttention;
@@ -67,56 +70,34 @@ export class BasicTransformerBlock {
   tokenMerging: TokenMerging | null = null;
 
   constructor(w: Weights, config: TransformerBlockConfig) {
-    const { dim, heads, dimHead, crossAttentionDim, onlyCrossAttention = false, attention } = config;
+    const { dim, heads, dimHead, crossAttentionDim, onlyCrossAttention = false } = config;
     const before = w.parameters.length;
-    const self = { queryDim: dim, heads, dimHead, crossAttentionDim: onlyCrossAttention ? crossAttentionDim : dim };
+    const method = createAttentionMethod(config.attention, heads);
+    const shape = { queryDim: dim, heads, dimHead, upcast: config.upcastAttention };
+    const self = { ...shape, crossAttentionDim: onlyCrossAttention ? crossAttentionDim : dim };
     this.norm1 = new LayerNorm(w.at('norm1'), dim);
-    this.attn1 = createAttention(attention, new AttentionProjections(w.at('attn1'), self));
+    this.attn1 = attentionLayer(new AttentionProjections(w.at('attn1'), self), method);
     this.norm2 = new LayerNorm(w.at('norm2'), dim);
-    const cross = { queryDim: dim, heads, dimHead, crossAttentionDim };
-    this.attn2 = createAttention(attention, new AttentionProjections(w.at('attn2'), cross));
+    this.attn2 = attentionLayer(new AttentionProjections(w.at('attn2'), { ...shape, crossAttentionDim }), method);
     this.norm3 = new LayerNorm(w.at('norm3'), dim);
     this.ff = new FeedForward(w.at('ff'), dim);
     this.onlyCrossAttention = onlyCrossAttention;
-    this.setting = attention;
     this.parameters = w.parameters.slice(before);
     this.checkpoint = config.checkpoint ?? false;
   }
 
   /** Computes both attentions in another way from now on; the weights stay. */
-  setAttention(setting: AttentionName | AttentionOptions): void {
-    this._planAttention(setting)();
+  setAttention(setting: AttentionSetting): void {
+    setAttentionAt([this], resolveAttention(setting));
   }
 
-  /** Builds both attentions of a setting; calling the result puts them in place. A setting that cannot be throws here. */
-  _planAttention(setting: AttentionName | AttentionOptions): () => void {
-    const [first, second] = [this.attn1, this.attn2].map((attention) =>
-      createAttention(setting, attention.projections),
-    ) as [CrossAttention, CrossAttention];
-    return () => {
-      this.attn1 = first;
-      this.attn2 = second;
-      this.setting = setting;
-      this.beforeSlicing = null;
-    };
+  methodFor(options: AttentionOptions): AttentionMethod {
+    return createAttentionMethod(options, this.attn1.projections.heads);
   }
 
-  /**
-   * Plans attention in slices of that many rows of batch x heads, as _planAttention does; null computes as before slicing.
-   * Source: diffusers/models/attention_processor.py (set_attention_slice).
-   *
-   * @throws InvalidArgumentError when the slice is larger than the number of heads
-   */
-  _planAttentionSlice(sliceSize: SliceSize | null): () => void {
-    if (sliceSize === null) {
-      return this.beforeSlicing ? this._planAttention(this.beforeSlicing) : () => {};
-    }
-    const before = this.beforeSlicing ?? this.setting;
-    const put = this._planAttention(resolveAttention({ name: 'sliced', sliceSize }));
-    return () => {
-      put();
-      this.beforeSlicing = before;
-    };
+  setMethod(method: AttentionMethod): void {
+    this.attn1 = attentionLayer(this.attn1.projections, method);
+    this.attn2 = attentionLayer(this.attn2.projections, method);
   }
 
   /** hiddenStates [B, N, dim] -> [B, N, dim]. */

@@ -1,8 +1,17 @@
 import type { Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
+import {
+  type AttentionLayer,
+  type AttentionMethod,
+  type AttentionName,
+  type AttentionOptions,
+  type AttentionPlace,
+  createAttentionMethod,
+  MemoryEfficientAttention,
+} from '../../attention/index.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { Embedding, LayerNorm, Linear, Weights } from '../../nn/index.js';
-import { memoryEfficientAttentionTokens } from '../../ops/index.js';
+import { attentionShape } from '../../ops/attention/score_matrix.js';
 import {
   type ConfigJson,
   type FromConfigOptions,
@@ -14,40 +23,84 @@ import {
 } from '../model.js';
 import { type CLIPTextConfig, parseCLIPTextConfig } from './clip_text_config.js';
 
-class CLIPEncoderLayer {
-  private readonly norm1: LayerNorm;
-  private readonly norm2: LayerNorm;
+/**
+ * 'auto' is memory-efficient attention here, on every backend: the scores of a prompt are small. Slices that are made for
+ * the UNet's number of heads take all heads of a text encoder that has fewer.
+ */
+function textMethod(options: AttentionOptions, heads: number): AttentionMethod {
+  const { name, sliceSize } = options;
+  if (name === 'auto') {
+    return new MemoryEfficientAttention(options);
+  }
+  const fitting = typeof sliceSize === 'number' ? Math.min(sliceSize, heads) : sliceSize;
+  return createAttentionMethod({ ...options, sliceSize: fitting }, heads);
+}
+
+/** Causal self-attention (transformers' CLIPAttention). */
+class CLIPAttention implements AttentionLayer, AttentionPlace {
   private readonly q: Linear;
   private readonly k: Linear;
   private readonly v: Linear;
   private readonly out: Linear;
+  private method: AttentionMethod;
+  taken: AttentionName | null = null;
+
+  constructor(
+    w: Weights,
+    size: number,
+    private readonly heads: number,
+    attention: AttentionOptions,
+  ) {
+    this.q = new Linear(w.at('q_proj'), size, size);
+    this.k = new Linear(w.at('k_proj'), size, size);
+    this.v = new Linear(w.at('v_proj'), size, size);
+    this.out = new Linear(w.at('out_proj'), size, size);
+    this.method = this.methodFor(attention);
+  }
+
+  methodFor(options: AttentionOptions): AttentionMethod {
+    return textMethod(options, this.heads);
+  }
+
+  setMethod(method: AttentionMethod): void {
+    this.method = method;
+    this.taken = null;
+  }
+
+  forward(x: Tensor3D, bias: tf.Tensor, residual: Tensor3D): Tensor3D {
+    const { heads } = this;
+    const [q, k, v] = [this.q.forward(x), this.k.forward(x), this.v.forward(x)];
+    const method = this.method.choose(attentionShape(q, k, heads));
+    this.taken = method.attentionName;
+    const scale = 1 / Math.sqrt(x.shape[2] / heads);
+    return this.out.forward(method.attend({ q, k, v, bias, heads, scale }), { residual });
+  }
+}
+
+class CLIPEncoderLayer {
+  readonly attention: CLIPAttention;
+  private readonly norm1: LayerNorm;
+  private readonly norm2: LayerNorm;
   private readonly fc1: Linear;
   private readonly fc2: Linear;
 
   constructor(
     w: Weights,
     private readonly config: CLIPTextConfig,
+    attention: AttentionOptions,
   ) {
     const { hiddenSize: size, layerNormEps: eps } = config;
-    const attention = w.at('self_attn');
     this.norm1 = new LayerNorm(w.at('layer_norm1'), size, eps);
-    this.q = new Linear(attention.at('q_proj'), size, size);
-    this.k = new Linear(attention.at('k_proj'), size, size);
-    this.v = new Linear(attention.at('v_proj'), size, size);
-    this.out = new Linear(attention.at('out_proj'), size, size);
+    this.attention = new CLIPAttention(w.at('self_attn'), size, config.numAttentionHeads, attention);
     this.norm2 = new LayerNorm(w.at('layer_norm2'), size, eps);
     this.fc1 = new Linear(w.at('mlp.fc1'), size, config.intermediateSize);
     this.fc2 = new Linear(w.at('mlp.fc2'), config.intermediateSize, size);
   }
 
   forward(x: Tensor3D, bias: tf.Tensor): Tensor3D {
-    const { numAttentionHeads: heads, hiddenAct } = this.config;
     return tf.tidy(() => {
-      const h = this.norm1.forward(x);
-      const [q, k, v] = [this.q.forward(h), this.k.forward(h), this.v.forward(h)];
-      const attended = memoryEfficientAttentionTokens(q, k, v, heads, { bias });
-      const first = this.out.forward(attended, { residual: x });
-      const hidden = this.fc1.forward(this.norm2.forward(first), { activation: hiddenAct });
+      const first = this.attention.forward(this.norm1.forward(x), bias, x);
+      const hidden = this.fc1.forward(this.norm2.forward(first), { activation: this.config.hiddenAct });
       return this.fc2.forward(hidden, { residual: first });
     });
   }
@@ -78,7 +131,7 @@ export class CLIPTextModel extends Model {
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string; withProjection?: boolean } = {}) {
     const root = Weights.root();
-    super(json, root, options.dtype);
+    super(json, root, options);
     const config = parseCLIPTextConfig(json, options.source ?? 'text_encoder/config.json');
     this.parsed = config;
     const w = root.at('text_model', '');
@@ -91,7 +144,7 @@ export class CLIPTextModel extends Model {
     );
     this.layers = Array.from(
       { length: config.numHiddenLayers },
-      (_, i) => new CLIPEncoderLayer(w.at('encoder.layers').at(i), config),
+      (_, i) => new CLIPEncoderLayer(w.at('encoder.layers').at(i), config, this.attention),
     );
     this.finalLayerNorm = new LayerNorm(w.at('final_layer_norm'), config.hiddenSize, config.layerNormEps);
     this.textProjection = options.withProjection
@@ -107,6 +160,14 @@ export class CLIPTextModel extends Model {
   /** Builds a text encoder from a configuration alone. */
   static fromConfig(config: ConfigJson, options: FromConfigOptions = {}): CLIPTextModel {
     return modelFromConfig(CLIPTextModel, config, options);
+  }
+
+  override get attentionLayers(): readonly AttentionLayer[] {
+    return this.attentionPlaces;
+  }
+
+  protected override get attentionPlaces(): readonly CLIPAttention[] {
+    return this.layers.map(({ attention }) => attention);
   }
 
   /**

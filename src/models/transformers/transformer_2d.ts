@@ -1,7 +1,8 @@
 import type { Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { type AttentionOptions, BasicTransformerBlock, type TransformerInputs } from '../../attention/index.js';
+import type { AttentionOptions } from '../../attention/index.js';
 import { GroupNorm, Linear, type Weights } from '../../nn/index.js';
+import { BasicTransformerBlock, type TransformerInputs } from '../blocks/basic_transformer_block.js';
 import { chain } from '../blocks/chain.js';
 
 export interface Transformer2DConfig {
@@ -12,6 +13,7 @@ export interface Transformer2DConfig {
   groups: number;
   useLinearProjection: boolean;
   onlyCrossAttention: boolean;
+  upcastAttention: boolean;
   attention: AttentionOptions;
 }
 
@@ -23,14 +25,15 @@ export class Transformer2DModel {
   readonly transformerBlocks: BasicTransformerBlock[];
 
   constructor(w: Weights, config: Transformer2DConfig) {
-    const { channels, heads, layers, crossAttentionDim, groups, onlyCrossAttention, attention } = config;
+    const { channels, heads, layers, crossAttentionDim, groups, onlyCrossAttention, upcastAttention, attention } =
+      config;
     const asConvolution = !config.useLinearProjection;
     this.norm = new GroupNorm(w.at('norm'), groups, channels, 1e-6);
     // heads that do not divide the channels leave a few of them out, as in diffusers
     const dimHead = Math.floor(channels / heads);
     const inner = heads * dimHead;
     this.projIn = new Linear(w.at('proj_in'), channels, inner, { asConvolution });
-    const block = { dim: inner, heads, dimHead, crossAttentionDim, onlyCrossAttention, attention };
+    const block = { dim: inner, heads, dimHead, crossAttentionDim, onlyCrossAttention, upcastAttention, attention };
     this.transformerBlocks = Array.from(
       { length: layers },
       (_, i) => new BasicTransformerBlock(w.at('transformer_blocks').at(i), block),

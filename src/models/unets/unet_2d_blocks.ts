@@ -1,7 +1,7 @@
 import type { Tensor2D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import type { TransformerInputs } from '../../attention/index.js';
 import type { Weights } from '../../nn/index.js';
+import type { TransformerInputs } from '../blocks/basic_transformer_block.js';
 import { chain } from '../blocks/chain.js';
 import { Downsample2D, ResnetBlock2D, type ResnetConfig, Upsample2D } from '../blocks/resnet.js';
 import { type Transformer2DConfig, Transformer2DModel } from '../transformers/transformer_2d.js';

@@ -1,16 +1,11 @@
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import {
-  type AttentionSetting,
-  type BasicTransformerBlock,
-  type KeyValueCache,
-  resolveAttention,
-  type SliceSize,
-} from '../../attention/index.js';
+import type { CrossAttention, KeyValueCache } from '../../attention/index.js';
 import { toPhysicalType } from '../../backends/precision.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { Conv2d, Embedding, GroupNorm, Linear, type Parameter, Weights } from '../../nn/index.js';
 import { silu, timestepEmbedding } from '../../ops/index.js';
+import type { BasicTransformerBlock } from '../blocks/basic_transformer_block.js';
 import { TimestepEmbedding } from '../blocks/embeddings.js';
 import type { ResnetBlock2D } from '../blocks/resnet.js';
 import {
@@ -62,7 +57,7 @@ export class UNet2DConditionModel extends Model {
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
     const w = Weights.root();
-    super(json, w, options.dtype);
+    super(json, w, options);
     const config = parseUNetConfig(json, options.source ?? 'unet/config.json');
     this.parsed = config;
     const channels = config.blockOutChannels;
@@ -79,7 +74,7 @@ export class UNet2DConditionModel extends Model {
     this.addEmbedding = config.additionEmbedType
       ? new TimestepEmbedding(w.at('add_embedding'), config.projectionClassEmbeddingsInputDim!, timeDim)
       : null;
-    const attention = resolveAttention(options.attention);
+    const { attention } = this;
     const resnet = {
       tembChannels: config.classEmbeddingsConcat ? 2 * timeDim : timeDim,
       groups: config.normNumGroups,
@@ -97,6 +92,7 @@ export class UNet2DConditionModel extends Model {
       groups: config.normNumGroups,
       useLinearProjection: config.useLinearProjection,
       onlyCrossAttention,
+      upcastAttention: config.upcastAttention,
       attention,
     });
     const last = channels.length - 1;
@@ -190,23 +186,12 @@ export class UNet2DConditionModel extends Model {
     return [...ofLayers(this.downBlocks), ...mid, ...ofLayers(this.upBlocks)];
   }
 
-  /** Computes attention in another way from now on, see ATTENTION_NAMES; in every block, or when it throws in none. */
-  setAttention(setting: AttentionSetting): void {
-    const resolved = resolveAttention(setting);
-    for (const put of this.transformerBlocks.map((block) => block._planAttention(resolved))) {
-      put();
-    }
+  override get attentionLayers(): readonly CrossAttention[] {
+    return this.transformerBlocks.flatMap(({ attn1, attn2 }) => [attn1, attn2]);
   }
 
-  /**
-   * Attention slicing in every block, or when it throws in none. null computes as before slicing.
-   *
-   * @throws InvalidArgumentError when the slice is larger than a layer's number of heads
-   */
-  setAttentionSlice(sliceSize: SliceSize | null): void {
-    for (const put of this.transformerBlocks.map((block) => block._planAttentionSlice(sliceSize))) {
-      put();
-    }
+  protected override get attentionPlaces(): readonly BasicTransformerBlock[] {
+    return this.transformerBlocks;
   }
 
   /**
@@ -255,7 +240,8 @@ export class UNet2DConditionModel extends Model {
       const mask = inputs.encoderAttentionMask;
       const blockInputs: BlockInputs = {
         temb: silu(temb),
-        encoderHiddenStates: toPhysicalType(encoderHiddenStates, this.dtype),
+        encoderHiddenStates:
+          inputs.cache?.context(encoderHiddenStates, this.dtype) ?? toPhysicalType(encoderHiddenStates, this.dtype),
         encoderAttentionBias: mask ? tf.mul(tf.sub(1, tf.reshape(mask, [mask.shape[0], 1, 1, -1])), -10000) : undefined,
         cache: inputs.cache,
         originalSize: { height: sample.shape[1], width: sample.shape[2] },

@@ -3,10 +3,10 @@ import * as tf from '@tensorflow/tfjs-core';
 import { batchMatMul } from '../batch_mat_mul.js';
 import {
   type AttentionBlocks,
-  type AttentionInputs,
   blocksOf,
   concatTokens,
   finiteOrZero,
+  type HeadOperands,
   type Range,
   ranges,
   replace,
@@ -32,7 +32,7 @@ interface BackwardRow {
   delta: Tensor;
 }
 
-function backwardRow(dy: Tensor4D, inputs: AttentionInputs, out: Tensor4D, lse: Tensor3D, rows: Range): BackwardRow {
+function backwardRow(dy: Tensor4D, inputs: HeadOperands, out: Tensor4D, lse: Tensor3D, rows: Range): BackwardRow {
   const dyBlock = tokens(dy, rows);
   return {
     rows,
@@ -47,7 +47,7 @@ function blockGradient(
   row: BackwardRow,
   kT: Tensor4D,
   vT: Tensor4D,
-  inputs: AttentionInputs,
+  inputs: HeadOperands,
   columns: Range,
 ): BlockGradient {
   const p = replace(
@@ -64,7 +64,7 @@ function blockGradient(
 /** Gradients [dq, dk, dv] with respect to q, k and v, for dy of shape [B, heads, Nq, dv]. */
 export function attentionBackward(
   dy: Tensor4D,
-  inputs: AttentionInputs,
+  inputs: HeadOperands,
   out: Tensor4D,
   lse: Tensor3D,
   blocks?: AttentionBlocks,
@@ -110,7 +110,7 @@ export function attentionBackward(
 /** Gradient with respect to the bias, in the bias's own shape. */
 export function biasGradient(
   dy: Tensor4D,
-  inputs: AttentionInputs,
+  inputs: HeadOperands,
   out: Tensor4D,
   lse: Tensor3D,
   blocks?: AttentionBlocks,

@@ -8,7 +8,7 @@ export interface AttentionBlocks {
   key: number;
 }
 
-export interface AttentionInputs {
+export interface HeadOperands {
   /** [B, heads, Nq, d] */
   q: Tensor4D;
   /** [B, heads, Nk, d] */
@@ -77,10 +77,15 @@ export function replace(x: Tensor, f: (x: Tensor) => Tensor): Tensor4D {
   return y as Tensor4D;
 }
 
+/** q k^T + bias of scaled queries [..., Nq, d] and transposed keys [..., d, Nk]. */
+export function biasedScores<T extends Tensor>(q: T, kT: T, bias?: Tensor): Tensor {
+  const scores = batchMatMul(q, kT);
+  return bias ? replace(scores, (x) => tf.add(x, bias)) : scores;
+}
+
 /** Biased scores of one block of scaled queries: [B, heads, rows, columns]. */
 export function scores(q: Tensor4D, kT: Tensor4D, bias: Tensor4D | undefined, rows: Range, columns: Range): Tensor4D {
-  const s = batchMatMul(q, kT) as Tensor4D;
-  return bias ? replace(s, (x) => tf.add(x, biasBlock(bias, rows, columns))) : s;
+  return biasedScores(q, kT, bias && biasBlock(bias, rows, columns)) as Tensor4D;
 }
 
 /** The result does not depend on these numbers (they shift scores and are taken out again): no gradient flows here. */

@@ -1,15 +1,16 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
+import { traits } from '../../backends/traits.js';
 import { attentionBackward } from './backward.js';
-import type { AttentionBlocks, AttentionInputs } from './blocks.js';
+import type { AttentionBlocks, HeadOperands } from './blocks.js';
 import { attentionForward } from './forward.js';
 
 /**
- * Whether heads are computed one after another: on tfjs's wasm backend, where only products of single matrices are fast.
+ * Whether heads are computed one after another: on backends where only products of single matrices are fast.
  * A bias, which may be shared by heads, keeps them together.
  */
 export function computesByHead(hasBias = false): boolean {
-  return tf.getBackend() === 'wasm' && !hasBias;
+  return traits().oneMatrixAtATime && !hasBias;
 }
 
 /** One head of [B, heads, N, ...] as [1, 1, N, ...]. */
@@ -31,12 +32,12 @@ function forEachHead(batch: number, heads: number, f: (b: number, h: number) => 
   });
 }
 
-function inputsOfHead({ q, k, v, scale }: AttentionInputs, b: number, h: number): AttentionInputs {
+function inputsOfHead({ q, k, v, scale }: HeadOperands, b: number, h: number): HeadOperands {
   return { q: head(q, b, h), k: head(k, b, h), v: head(v, b, h), scale };
 }
 
 /** attentionForward, head by head. */
-export function forwardByHead(inputs: AttentionInputs, blocks?: AttentionBlocks): [Tensor4D, Tensor3D] {
+export function forwardByHead(inputs: HeadOperands, blocks?: AttentionBlocks): [Tensor4D, Tensor3D] {
   const [batch, heads] = inputs.q.shape;
   return tf.tidy(
     () =>
@@ -47,7 +48,7 @@ export function forwardByHead(inputs: AttentionInputs, blocks?: AttentionBlocks)
 /** attentionBackward, head by head. */
 export function backwardByHead(
   dy: Tensor4D,
-  inputs: AttentionInputs,
+  inputs: HeadOperands,
   out: Tensor4D,
   lse: Tensor3D,
   blocks?: AttentionBlocks,

@@ -3,11 +3,11 @@ import * as tf from '@tensorflow/tfjs-core';
 import { batchMatMul } from '../batch_mat_mul.js';
 import {
   type AttentionBlocks,
-  type AttentionInputs,
   blocksOf,
   concatTokens,
   constant,
   finiteOrZero,
+  type HeadOperands,
   ranges,
   replace,
   scores,
@@ -69,11 +69,7 @@ function finish({ out, shift, sum }: Running): [Tensor4D, Tensor3D] {
  * @param taped the gradient is to come from the tape, which keeps every block of weights
  * @returns output [B, heads, Nq, dv] and log-sum-exp of the scores [B, heads, Nq]
  */
-export function attentionForward(
-  inputs: AttentionInputs,
-  blocks?: AttentionBlocks,
-  taped = false,
-): [Tensor4D, Tensor3D] {
+export function attentionForward(inputs: HeadOperands, blocks?: AttentionBlocks, taped = false): [Tensor4D, Tensor3D] {
   const { q, k, v, bias, scale } = inputs;
   const block = blocks ?? blocksOf(q, k);
   const keyRanges = ranges(k.shape[2], block.key);

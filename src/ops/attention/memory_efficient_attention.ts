@@ -4,7 +4,7 @@ import { InvalidArgumentError } from '../../errors.js';
 import { type Implementation, useKernel } from '../fused.js';
 import { withSavedOutputs } from '../saved_outputs.js';
 import { attentionBackward, biasGradient } from './backward.js';
-import { type AttentionBlocks, type AttentionInputs, bias4d } from './blocks.js';
+import { type AttentionBlocks, bias4d, type HeadOperands } from './blocks.js';
 import { backwardByHead, computesByHead, forwardByHead } from './by_head.js';
 import { attentionForward } from './forward.js';
 import { mergeHeads, splitHeads } from './heads.js';
@@ -131,7 +131,7 @@ function kernelAttention(operands: Operands, heads: number): Tensor {
 }
 
 function composedAttention(operands: Operands, blocks?: AttentionBlocks): Tensor4D {
-  const named = ([q, k, v, bias]: Tensor[]) => ({ q, k, v, bias, scale: operands.scale }) as AttentionInputs;
+  const named = ([q, k, v, bias]: Tensor[]) => ({ q, k, v, bias, scale: operands.scale }) as HeadOperands;
   const byHead = computesByHead(operands.bias !== undefined);
   return withSavedOutputs(
     tensorsOf(operands),

@@ -1,9 +1,9 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { supportsPhysicalTypes } from '../../backends/types.js';
+import { physicalTypeOf } from '../../backends/precision.js';
 import { batchMatMul } from '../batch_mat_mul.js';
-import { splitHeads } from '../index.js';
-import { replace } from './blocks.js';
+import { biasedScores, replace } from './blocks.js';
+import { splitHeads } from './heads.js';
 
 /** Sizes that decide about the memory of attention. */
 export interface AttentionShape {
@@ -24,16 +24,17 @@ export function scoreBytes(shape: AttentionShape): number {
   return shape.batch * shape.heads * shape.queries * shape.keys * shape.bytes;
 }
 
-/** Bytes of one number of a float32 tensor as the active backend stores it. */
-function bytesPerNumber(x: Tensor): number {
-  const backend = tf.backend();
-  return supportsPhysicalTypes(backend) && backend.physicalType(x) !== 'float32' ? 2 : 4;
-}
-
 /** q [B, Nq, heads * d], k [B, Nk, heads * d]. */
 export function attentionShape(q: Tensor3D, k: Tensor3D, heads: number): AttentionShape {
   const [batch, queries, channels] = q.shape;
-  return { batch, heads, queries, keys: k.shape[1], dimHead: channels / heads, bytes: bytesPerNumber(q) };
+  return {
+    batch,
+    heads,
+    queries,
+    keys: k.shape[1],
+    dimHead: channels / heads,
+    bytes: physicalTypeOf(q) === 'float32' ? 4 : 2,
+  };
 }
 
 /**
@@ -47,11 +48,7 @@ export function attentionShape(q: Tensor3D, k: Tensor3D, heads: number): Attenti
  */
 export function softmaxAttention<T extends Tensor>(q: T, kT: T, v: T, bias?: Tensor): T {
   return tf.tidy(() => {
-    let scores: Tensor = batchMatMul(q, kT);
-    if (bias) {
-      scores = replace(scores, (s) => tf.add(s, bias));
-    }
-    const weights: Tensor = replace(scores, (s) => tf.softmax(s));
+    const weights: Tensor = replace(biasedScores(q, kT, bias), (s) => tf.softmax(s));
     return batchMatMul(weights, v) as T;
   });
 }

@@ -1,7 +1,7 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { mergeHeads, splitHeads } from '../index.js';
 import { bias4d, biasBlock, ranges } from './blocks.js';
+import { mergeHeads, splitHeads } from './heads.js';
 import { asRows, keysTransposed, scaledQueries, softmaxAttention } from './score_matrix.js';
 
 /** The operands of one attention: q, k, v of shape [B, N, heads * d], bias broadcastable to [B, heads, Nq, Nk]. */

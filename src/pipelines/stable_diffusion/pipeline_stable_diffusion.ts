@@ -24,6 +24,7 @@ import {
 import { PromptState } from '../common/conditioning.js';
 import { type GenerationRecord, imageMetadata } from '../common/generation_metadata.js';
 import { classifierFreeGuidance } from '../common/guidance.js';
+import { withPictureAdvice } from '../common/memory_advice.js';
 import { type NegativeGuidanceOptions, noiseLevel, skipsUnconditional } from '../common/negative_guidance.js';
 import {
   checkLatentCount,
@@ -145,7 +146,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
   }
 
   /**
-   * Computes attention in another way from now on, in the UNet and the VAE.
+   * Computes attention in another way from now on, in the UNet, the VAE and the text encoder.
    *
    * @param setting a name of ATTENTION_NAMES, or an object with one and its options
    * @throws InvalidArgumentError for a name that is not known and options out of range
@@ -153,26 +154,28 @@ export class StableDiffusionPipeline extends Callable<Draw> {
   setAttention(setting: AttentionSetting): void {
     this.unet.setAttention(setting);
     this.vae.setAttention(setting);
+    this.textEncoder.setAttention(setting);
   }
 
   /** How many attention layers each class computed in the last call: what 'auto' took is seen here. */
   get attentionStatistics(): Partial<Record<AttentionName, number>> {
-    const layers = this.unet.transformerBlocks.flatMap(({ attn1, attn2 }) => [attn1, attn2]);
-    return attentionStatistics([...layers, ...this.vae.attentionLayers]);
+    return attentionStatistics([...this.unet.attentionLayers, ...this.vae.attentionLayers]);
   }
 
   /**
-   * Computes the UNet's attention in slices, with less memory.
+   * Computes the attention of UNet and text encoder in slices, with less memory.
    *
    * @param sliceSize rows of batch x heads at a time, 'auto' for half of the heads, 'max' for the least memory
    */
   enableAttentionSlicing(sliceSize: SliceSize = 'auto'): void {
     this.unet.setAttentionSlice(sliceSize);
+    this.textEncoder.setAttentionSlice(sliceSize);
   }
 
   /** Computes attention as before enableAttentionSlicing. */
   disableAttentionSlicing(): void {
     this.unet.setAttentionSlice(null);
+    this.textEncoder.setAttentionSlice(null);
   }
 
   /** The same as setAttention('memory-efficient'), under the name that it has in diffusers. */
@@ -289,6 +292,8 @@ export class StableDiffusionPipeline extends Callable<Draw> {
         return this.drain(inputs, options, timings.steps);
       });
       timings.denoise = seconds(denoiseBegin);
+    } catch (error) {
+      throw withPictureAdvice(error, scaleFactor);
     } finally {
       promptEmbeds.dispose();
     }

@@ -1,8 +1,13 @@
-import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
-import * as tf from '@tensorflow/tfjs-core';
-import { type AttentionShape, attentionShape, scoreBytes } from '../../ops/attention/score_matrix.js';
-import { attentionByQueries, attentionByRows, wholeAttention } from '../../ops/attention/slices.js';
-import { CrossAttention } from '../layers/cross_attention.js';
+import type { Tensor3D } from '@tensorflow/tfjs-core';
+import { traits } from '../../backends/traits.js';
+import { type AttentionShape, scoreBytes } from '../../ops/attention/score_matrix.js';
+import {
+  type AttentionOperands,
+  attentionByQueries,
+  attentionByRows,
+  wholeAttention,
+} from '../../ops/attention/slices.js';
+import { AttentionMethod, bytesOfTwoMatrices } from './attention_method.js';
 import type { AttentionName } from './options.js';
 
 const MEGABYTE = 2 ** 20;
@@ -10,7 +15,6 @@ const MEGABYTE = 2 ** 20;
 const CPU_LIMIT_MB = 32;
 /** Leaves room for copies and fragmentation. */
 const GPU_SAFETY = 3.3;
-const GPU_BACKENDS: readonly string[] = ['cuda', 'webgl', 'webgpu'];
 
 const bitLength = (n: number) => (n < 1 ? 0 : Math.floor(Math.log2(n)) + 1);
 
@@ -22,18 +26,14 @@ export interface InvokeaiPlan {
 
 /**
  * Scores of at most 32 MB on a CPU, of free memory / 3.3 on a GPU: when they are larger, 1 << bitLength((MB - 1) / limit)
- * slices, of batch x heads when there are that many, else of queries. UNet only, as in the original: the VAE stays classic.
+ * slices, of batch x heads when there are that many, else of queries.
  * Source: AUTOMATIC1111's "InvokeAI" (invoke-ai/InvokeAI).
  */
-export class InvokeaiAttention extends CrossAttention {
-  override readonly attentionName: AttentionName = 'invokeai';
+export class InvokeaiAttention extends AttentionMethod {
+  readonly attentionName: AttentionName = 'invokeai';
 
-  override attend(q: Tensor3D, k: Tensor3D, v: Tensor3D, bias?: Tensor): Tensor3D {
-    const { heads, scale } = this.projections;
-    const shape = attentionShape(q, k, heads);
-    this.checkMemory(shape);
-    const operands = { q, k, v, bias, heads, scale };
-    const { by, size } = this.plan(shape);
+  attend(operands: AttentionOperands): Tensor3D {
+    const { by, size } = this.plan(this.checkedShape(operands));
     switch (by) {
       case 'whole':
         return wholeAttention(operands);
@@ -46,7 +46,7 @@ export class InvokeaiAttention extends CrossAttention {
 
   plan(shape: AttentionShape): InvokeaiPlan {
     const rows = shape.batch * shape.heads;
-    const limit = GPU_BACKENDS.includes(tf.getBackend()) ? this.freeMemory() / GPU_SAFETY / MEGABYTE : CPU_LIMIT_MB;
+    const limit = traits().isGpu ? this.freeMemory() / GPU_SAFETY / MEGABYTE : CPU_LIMIT_MB;
     const size = Math.floor(scoreBytes(shape) / MEGABYTE);
     if (size <= limit) {
       return { by: 'whole', size: rows };
@@ -57,9 +57,9 @@ export class InvokeaiAttention extends CrossAttention {
       : { by: 'queries', size: Math.max(1, Math.floor(shape.queries / slices)) };
   }
 
-  override requiredBytes(shape: AttentionShape): number {
+  requiredBytes(shape: AttentionShape): number {
     const { by, size } = this.plan(shape);
     const slice = by === 'queries' ? { ...shape, queries: size } : { ...shape, batch: 1, heads: size };
-    return super.requiredBytes(slice);
+    return bytesOfTwoMatrices(slice);
   }
 }

@@ -1,11 +1,12 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../../errors.js';
-import { bias4d, biasBlock, ranges } from '../../ops/attention/blocks.js';
-import { attentionForward } from '../../ops/attention/forward.js';
-import { softmaxAttention } from '../../ops/attention/score_matrix.js';
-import { checkpoint } from '../../ops/checkpoint.js';
-import { memoryEfficientAttention } from '../../ops/index.js';
+import { expectThat, is } from '../../utils/check.js';
+import { checkpoint } from '../checkpoint.js';
+import { bias4d, biasBlock, ranges } from './blocks.js';
+import { attentionForward } from './forward.js';
+import { memoryEfficientAttention } from './memory_efficient_attention.js';
+import { softmaxAttention } from './score_matrix.js';
 
 export const DEFAULT_QUERY_CHUNK = 1024;
 
@@ -108,8 +109,12 @@ function checkArguments(q: Tensor3D, k: Tensor3D, v: Tensor3D, options: ChunkOpt
   }
   for (const name of ['queryChunkSize', 'kvChunkSize', 'kvChunkSizeMin'] as const) {
     const value = options[name];
-    if (value !== undefined && !(Number.isInteger(value) && value >= 1)) {
-      throw new InvalidArgumentError(`[efficientDotProductAttention] ${name} must be a positive integer, got ${value}`);
-    }
+    expectThat(
+      value === undefined || is.count(value),
+      'efficientDotProductAttention',
+      name,
+      'a positive integer',
+      value,
+    );
   }
 }

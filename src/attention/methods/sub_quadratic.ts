@@ -1,17 +1,17 @@
-import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
+import type { Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { bias4d } from '../../ops/attention/blocks.js';
 import { computesByHead } from '../../ops/attention/by_head.js';
-import { type AttentionShape, attentionShape, scoreBytes } from '../../ops/attention/score_matrix.js';
-import { mergeHeads, splitHeads } from '../../ops/index.js';
-import { type AttentionClassOptions, CrossAttention } from '../layers/cross_attention.js';
-import type { AttentionProjections } from '../layers/projections.js';
 import {
   type ChunkOptions,
   chunkedAttention,
   DEFAULT_QUERY_CHUNK,
   keysPerChunk,
-} from './efficient_dot_product_attention.js';
+} from '../../ops/attention/efficient_dot_product_attention.js';
+import { mergeHeads, splitHeads } from '../../ops/attention/heads.js';
+import { type AttentionShape, scoreBytes } from '../../ops/attention/score_matrix.js';
+import type { AttentionOperands } from '../../ops/attention/slices.js';
+import { AttentionMethod, type AttentionMethodOptions, bytesOfTwoMatrices } from './attention_method.js';
 import type { AttentionName } from './options.js';
 
 const DEFAULT_THRESHOLD = 70;
@@ -21,20 +21,18 @@ const DEFAULT_THRESHOLD = 70;
  * the threshold (70% of the free memory), or a chunk of the least size covers all keys, only the queries are chunked.
  * Source: AUTOMATIC1111's "sub-quadratic" (Birch-san, brkirch, Amin Rezaei), after Rabe & Staats 2021.
  */
-export class SubQuadraticAttention extends CrossAttention {
-  override readonly attentionName: AttentionName = 'sub-quadratic';
-  private readonly options: AttentionClassOptions;
+export class SubQuadraticAttention extends AttentionMethod {
+  readonly attentionName: AttentionName = 'sub-quadratic';
+  private readonly options: AttentionMethodOptions;
 
-  constructor(projections: AttentionProjections, options: AttentionClassOptions = {}) {
-    super(projections, options);
+  constructor(options: AttentionMethodOptions = {}) {
+    super(options);
     this.options = options;
   }
 
-  override attend(q: Tensor3D, k: Tensor3D, v: Tensor3D, bias?: Tensor): Tensor3D {
-    const { heads, scale } = this.projections;
-    const shape = attentionShape(q, k, heads);
-    this.checkMemory(shape);
-    const chunks = { ...this.chunks(shape), scale };
+  attend(operands: AttentionOperands): Tensor3D {
+    const { q, k, v, bias, heads, scale } = operands;
+    const chunks = { ...this.chunks(this.checkedShape(operands)), scale };
     return tf.tidy(() => {
       const [q4, k4, v4] = [splitHeads(q, heads), splitHeads(k, heads), splitHeads(v, heads)];
       return mergeHeads(chunkedAttention(q4, k4, v4, chunks, bias && bias4d(bias)));
@@ -56,11 +54,11 @@ export class SubQuadraticAttention extends CrossAttention {
     return { queryChunkSize, kvChunkSize, kvChunkSizeMin: kvChunkSizeMin || undefined, useCheckpoint };
   }
 
-  override requiredBytes(shape: AttentionShape): number {
+  requiredBytes(shape: AttentionShape): number {
     const chunks = this.chunks(shape);
     const queries = Math.min(chunks.queryChunkSize ?? DEFAULT_QUERY_CHUNK, shape.queries);
     const keys = keysPerChunk(shape.keys, chunks);
     const byHead = keys < shape.keys && chunks.useCheckpoint !== false && computesByHead();
-    return super.requiredBytes({ ...shape, queries, keys, ...(byHead ? { batch: 1, heads: 1 } : {}) });
+    return bytesOfTwoMatrices({ ...shape, queries, keys, ...(byHead ? { batch: 1, heads: 1 } : {}) });
   }
 }

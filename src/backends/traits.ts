@@ -1,0 +1,72 @@
+import { readFileSync } from 'node:fs';
+import { freemem } from 'node:os';
+import * as tf from '@tensorflow/tfjs-core';
+import { supportsPhysicalTypes } from './types.js';
+
+/** Bytes that could still be allocated. */
+export type FreeMemory = () => number;
+
+/** What the layers above ask of a backend instead of its name. */
+export interface BackendTraits {
+  /** Only products of single matrices are fast, so that batches of them are computed one by one. */
+  readonly oneMatrixAtATime: boolean;
+  /** It computes in a GPU's memory. */
+  readonly isGpu: boolean;
+  /** Bytes that could still be allocated: of its pool and limit, of the system where it cannot tell. */
+  readonly freeMemory: FreeMemory;
+}
+
+/** The address space of a 32-bit WebAssembly memory. */
+const WASM_HEAP_BYTES = 4294901760;
+const GPU_BACKENDS: readonly string[] = ['cuda', 'webgl', 'webgpu'];
+
+/** What the system could give to new allocations; /proc/meminfo counts caches that it would drop for them, os.freemem() does not. */
+function systemFreeMemory(): number {
+  try {
+    const available = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'));
+    if (available) {
+      const constrained = process.constrainedMemory();
+      const bytes = Number(available[1]) * 1024;
+      // without a limit the number is 0 or larger than any machine's memory
+      return constrained > 0 ? Math.min(bytes, Math.max(0, constrained - process.memoryUsage.rss())) : bytes;
+    }
+  } catch {
+    // no /proc: not Linux
+  }
+  return freemem();
+}
+
+function nativeFreeMemory(): number | null {
+  const backend = tf.backend();
+  if (!supportsPhysicalTypes(backend)) {
+    return null;
+  }
+  const { freeBytes, poolBytes, limitBytes, bytesInUse } = backend.memoryInfo();
+  const free = freeBytes + poolBytes;
+  return limitBytes > 0 ? Math.min(free, Math.max(0, limitBytes - bytesInUse)) : free;
+}
+
+const wasmFreeMemory = () => Math.min(systemFreeMemory(), Math.max(0, WASM_HEAP_BYTES - tf.memory().numBytes));
+
+const DEFAULT: BackendTraits = {
+  oneMatrixAtATime: false,
+  isGpu: false,
+  freeMemory: () => nativeFreeMemory() ?? systemFreeMemory(),
+};
+const GPU: BackendTraits = { ...DEFAULT, isGpu: true };
+// tfjs's wasm backend multiplies single matrices with XNNPACK, but batches of them with plain loops
+const WASM: BackendTraits = { oneMatrixAtATime: true, isGpu: false, freeMemory: wasmFreeMemory };
+
+/** The traits of the active backend. */
+export function traits(): BackendTraits {
+  const name = tf.getBackend();
+  if (name === 'wasm') {
+    return WASM;
+  }
+  return GPU_BACKENDS.includes(name) ? GPU : DEFAULT;
+}
+
+/** Free memory as the active backend sees it, in bytes. */
+export function freeMemory(): number {
+  return traits().freeMemory();
+}
