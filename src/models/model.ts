@@ -14,7 +14,15 @@ import { InvalidArgumentError } from '../errors.js';
 import { openStateDict, writeSafetensors } from '../loaders/safetensors/index.js';
 import { encodeFromFloat32 } from '../loaders/safetensors/number_formats.js';
 import type { StateDict } from '../loaders/state_dict.js';
-import { initRandom, type LoadOptions, loadStateDict, type Parameter, WeightStore, type Weights } from '../nn/index.js';
+import {
+  initRandom,
+  type Layer,
+  type LoadOptions,
+  loadStateDict,
+  type Parameter,
+  WeightStore,
+  type Weights,
+} from '../nn/index.js';
 import { makeDirectory } from '../utils/files.js';
 
 /** A configuration as it stands in a config.json, keys in snake_case. */
@@ -120,6 +128,31 @@ export abstract class Model {
     this.attention = options;
   }
 
+  /** Every layer with weights by its path: `model.layers.get('mid_block.attentions.0.proj_in')`. */
+  get layers(): ReadonlyMap<string, Layer> {
+    return this.weights.layers;
+  }
+
+  /**
+   * Takes fused adapters out of the weights again, by reading those weights from the checkpoint's files.
+   *
+   * @throws InvalidArgumentError for a model that was not loaded from files
+   */
+  async unfuse(): Promise<void> {
+    const fused = this.parameters.filter((parameter) => parameter.fused.length > 0);
+    if (fused.length === 0) {
+      return;
+    }
+    const store = this.store ?? (await this.openStore());
+    for (const parameter of fused) {
+      parameter.unfuse();
+    }
+    if (store !== this.store) {
+      store.load(fused);
+      await store.close();
+    }
+  }
+
   /** Writes config.json and the weights into `dir`, as Python diffusers reads them. */
   async savePretrained(dir: string, options: SaveOptions = {}): Promise<void> {
     const { dtype = 'F32', variant } = options;
@@ -172,24 +205,27 @@ export abstract class Model {
    * @throws InvalidArgumentError for a model that was not loaded from files
    */
   async enableOffload(): Promise<void> {
-    if (this.store) {
-      return;
+    if (!this.store) {
+      this.store = await this.openStore();
+      this.store.release(this.parameters);
     }
+  }
+
+  private async openStore(): Promise<WeightStore> {
     if (!this.openCheckpoint) {
       throw new InvalidArgumentError(
-        `[${this.constructor.name}] only a model that was loaded from files can be offloaded to them; ` +
+        `[${this.constructor.name}] only a model that was loaded from files can read its weights again; ` +
           'save it with savePretrained and load it with fromPretrained',
       );
     }
     const { ignoredKeys: ignore } = this.constructor as unknown as ModelClass<this>;
     const dict = await this.openCheckpoint();
     try {
-      this.store = new WeightStore(this.parameters, dict, this.dtype, { ignore });
+      return new WeightStore(this.parameters, dict, this.dtype, { ignore });
     } catch (error) {
       await dict.close();
       throw error;
     }
-    this.store.release(this.parameters);
   }
 
   /** Reads the weights back into memory for good. */

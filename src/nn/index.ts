@@ -1,6 +1,8 @@
+export { type Adapter, FullDelta, LowRankDelta, type WeightChange } from './adapter.js';
 export { Conv2d } from './conv2d.js';
 export { Embedding } from './embedding.js';
 export { initRandom } from './init.js';
+export { Layer } from './layer.js';
 export { Linear } from './linear.js';
 export { type LoadOptions, loadStateDict, matchStateDict } from './load_state_dict.js';
 export { GroupNorm, LayerNorm } from './norm.js';

@@ -1,4 +1,6 @@
 import type { Rank } from '@tensorflow/tfjs-core';
+import type { PhysicalType } from '../backends/types.js';
+import type { Layer } from './layer.js';
 import { type Initializer, type Layout, Parameter } from './parameter.js';
 
 interface ParameterOptions {
@@ -16,11 +18,15 @@ export class Weights {
     private readonly paths: string[],
     /** Every parameter declared so far, of the whole model. */
     readonly parameters: Parameter[],
+    /** Every layer built so far, of the whole model, by its main path. */
+    readonly layers: Map<string, Layer>,
+    /** How native backends store the weights. */
+    private readonly dtype: PhysicalType,
   ) {}
 
-  /** The root of a new model. */
-  static root(): Weights {
-    return new Weights([''], []);
+  /** The root of a new model, whose weights native backends store as `dtype`. */
+  static root(dtype: PhysicalType = 'float32'): Weights {
+    return new Weights([''], [], new Map(), dtype);
   }
 
   /** The place's main path, '' for the root. */
@@ -32,14 +38,19 @@ export class Weights {
   at(...names: (string | number)[]): Weights {
     const join = (path: string, name: string | number) => (path && name !== '' ? `${path}.${name}` : `${path}${name}`);
     const paths = names.flatMap((name) => this.paths.map((path) => join(path, name)));
-    return new Weights(paths, this.parameters);
+    return new Weights(paths, this.parameters, this.layers, this.dtype);
   }
 
   /** Declares a tensor of that shape (torch's) in the checkpoint. */
   parameter<R extends Rank = Rank>(name: string, shape: number[], options: ParameterOptions = {}): Parameter<R> {
     const { layout = 'plain', initializer = 'uniform', fanIn = shape.slice(1).reduce((a, b) => a * b, 1) } = options;
-    const parameter = new Parameter<R>(this.at(name).paths, shape, layout, initializer, fanIn);
+    const parameter = new Parameter<R>(this.at(name).paths, shape, layout, initializer, fanIn, this.dtype);
     this.parameters.push(parameter as unknown as Parameter);
     return parameter;
+  }
+
+  /** Lists a layer under this place's path. */
+  register(layer: Layer): void {
+    this.layers.set(this.path, layer);
   }
 }

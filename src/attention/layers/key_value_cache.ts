@@ -10,6 +10,8 @@ interface Entry {
   v: Tensor3D;
   /** The numbers that they were computed from. */
   contextId: object;
+  /** The adapters that they were computed with. */
+  version: number;
 }
 
 /**
@@ -36,18 +38,22 @@ export class KeyValueCache {
 
   /** @throws InvalidArgumentError when the layer's keys in this cache are those of another context */
   get(projections: AttentionProjections, context: Tensor3D): { k: Tensor3D; v: Tensor3D } {
-    let entry = this.entries.get(projections);
-    if (!entry) {
-      const { k, v } = projections.keysAndValues(context);
-      entry = { k: tf.keep(k), v: tf.keep(v), contextId: context.dataId };
-      this.entries.set(projections, entry);
-    }
-    if (entry.contextId !== context.dataId) {
+    const entry = this.entries.get(projections);
+    if (entry && entry.contextId !== context.dataId) {
       throw new InvalidArgumentError(
         '[KeyValueCache] context expects the tensor that the first call had, whose keys and values are kept, got ' +
           `another [${context.shape}]; take one cache for each context, or dispose of this one`,
       );
     }
+    return entry?.version === projections.version ? entry : this.compute(projections, context);
+  }
+
+  private compute(projections: AttentionProjections, context: Tensor3D): Entry {
+    const { k, v } = projections.keysAndValues(context);
+    const entry = { k: tf.keep(k), v: tf.keep(v), contextId: context.dataId, version: projections.version };
+    const old = this.entries.get(projections);
+    tf.dispose(old ? [old.k, old.v] : []);
+    this.entries.set(projections, entry);
     return entry;
   }
 

@@ -51,10 +51,17 @@ export class AttentionProjections {
   /** Queries, keys and values of self-attention side by side: [B, N, C] -> [B, N, 3 * heads * dimHead]. */
   queriesKeysAndValues(hiddenStates: Tensor3D): Tensor3D {
     const { toQ, toK, toV } = this;
-    const weights = { q: toQ.weight.value, k: toK.weight.value, v: toV.weight.value };
+    const weights = { q: toQ.weight.effective, k: toK.weight.effective, v: toV.weight.effective };
     const bias =
-      toQ.bias && toK.bias && toV.bias ? { q: toQ.bias.value, k: toK.bias.value, v: toV.bias.value } : undefined;
+      toQ.bias && toK.bias && toV.bias
+        ? { q: toQ.bias.effective, k: toK.bias.effective, v: toV.bias.effective }
+        : undefined;
     return packedQkv(hiddenStates, weights, { bias }) as Tensor3D;
+  }
+
+  /** Counts the changes of `keysAndValues` by adapters. */
+  get version(): number {
+    return [this.toK, this.toV].reduce((sum, { weight, bias }) => sum + weight.version + (bias?.version ?? 0), 0);
   }
 
   /** Keys and values of a context [B, Nk, C]: each [B, Nk, heads * dimHead]. */

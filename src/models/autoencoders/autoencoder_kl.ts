@@ -77,7 +77,7 @@ export class AutoencoderKL extends Model {
   tileOverlapFactor = 0.25;
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
-    const w = Weights.root();
+    const w = Weights.root(options.dtype);
     super(json, w, options);
     const config = parseAutoencoderConfig(json, options.source ?? 'vae/config.json');
     this.parsed = config;

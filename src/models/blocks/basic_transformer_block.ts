@@ -116,7 +116,7 @@ export class BasicTransformerBlock implements AttentionPlace {
           cells,
         ),
       [hiddenStates, encoderHiddenStates, ...bias],
-      this.parameters.map((parameter) => parameter.value),
+      this.parameters.flatMap((parameter) => parameter.sources),
     );
   }
 

@@ -56,7 +56,7 @@ export class ResnetBlock2D {
     if (!this.checkpoint) {
       return this.compute(x, temb);
     }
-    const weights = this.parameters.map((parameter) => parameter.value);
+    const weights = this.parameters.flatMap((parameter) => parameter.sources);
     return checkpoint((y, time) => this.compute(y as Tensor4D, time as Tensor2D), temb ? [x, temb] : [x], weights);
   }
 

@@ -125,12 +125,12 @@ export class CLIPTextModel extends Model {
   readonly parsed: CLIPTextConfig;
   private readonly tokenEmbedding: Embedding;
   private readonly positionEmbedding: Embedding;
-  private readonly layers: CLIPEncoderLayer[];
+  private readonly encoderLayers: CLIPEncoderLayer[];
   private readonly finalLayerNorm: LayerNorm;
   private readonly textProjection: Linear | null;
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string; withProjection?: boolean } = {}) {
-    const root = Weights.root();
+    const root = Weights.root(options.dtype);
     super(json, root, options);
     const config = parseCLIPTextConfig(json, options.source ?? 'text_encoder/config.json');
     this.parsed = config;
@@ -142,7 +142,7 @@ export class CLIPTextModel extends Model {
       config.maxPositionEmbeddings,
       config.hiddenSize,
     );
-    this.layers = Array.from(
+    this.encoderLayers = Array.from(
       { length: config.numHiddenLayers },
       (_, i) => new CLIPEncoderLayer(w.at('encoder.layers').at(i), config, this.attention),
     );
@@ -167,7 +167,7 @@ export class CLIPTextModel extends Model {
   }
 
   protected override get attentionPlaces(): readonly CLIPAttention[] {
-    return this.layers.map(({ attention }) => attention);
+    return this.encoderLayers.map(({ attention }) => attention);
   }
 
   /**
@@ -187,7 +187,7 @@ export class CLIPTextModel extends Model {
       const positions = this.positionEmbedding.forward(tf.range(0, length, 1, 'int32'));
       const bias = attentionBias(batch, length, attentionMask);
       let state = tf.add(tokens, positions) as Tensor3D;
-      for (const layer of this.layers.slice(0, this.layers.length - clipSkip)) {
+      for (const layer of this.encoderLayers.slice(0, this.encoderLayers.length - clipSkip)) {
         state = layer.forward(state, bias);
       }
       const lastHiddenState = this.finalLayerNorm.forward(state);

@@ -56,7 +56,7 @@ export class UNet2DConditionModel extends Model {
   private readonly outsideBlocks: readonly Parameter[];
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
-    const w = Weights.root();
+    const w = Weights.root(options.dtype);
     super(json, w, options);
     const config = parseUNetConfig(json, options.source ?? 'unet/config.json');
     this.parsed = config;
