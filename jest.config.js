@@ -4,7 +4,11 @@ export default {
   testEnvironment: './test/support/environment.cjs',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   extensionsToTreatAsEsm: ['.ts'],
-  moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
+  moduleNameMapper: {
+    '^(\\.{1,2}/.*)\\.js$': '$1',
+    '^#native-addon$': '<rootDir>/src/backends/native/addon.ts',
+    '^#platform$': '<rootDir>/src/platform/node/index.ts',
+  },
   transform: {
     '^.+\\.ts$': [
       '@swc/jest',

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { loadAddon } from '#native-addon';
+import { importNodePackage } from '#platform';
 import { BackendError } from '../errors.js';
-import { loadAddon } from './native/addon.js';
 import { registerOneDnn } from './native/register.js';
 
 export {
@@ -16,19 +17,20 @@ export const BACKEND_NAMES = ['onednn', 'tensorflow', 'wasm', 'cpu'] as const;
 export type BackendName = (typeof BACKEND_NAMES)[number];
 
 const AUTOMATIC: readonly BackendName[] = ['onednn', 'wasm', 'cpu'];
-const MODULES: Partial<Record<BackendName, string>> = {
-  tensorflow: '@tensorflow/tfjs-node',
-  wasm: '@tensorflow/tfjs-backend-wasm',
-  cpu: '@tensorflow/tfjs-backend-cpu',
+/** The packages of tfjs's own backends; bundlers must see the names that they are imported by. */
+const MODULES: Partial<Record<BackendName, { name: string; load: () => Promise<unknown> }>> = {
+  tensorflow: { name: '@tensorflow/tfjs-node', load: () => importNodePackage('@tensorflow/tfjs-node') },
+  wasm: { name: '@tensorflow/tfjs-backend-wasm', load: () => import('@tensorflow/tfjs-backend-wasm') },
+  cpu: { name: '@tensorflow/tfjs-backend-cpu', load: () => import('@tensorflow/tfjs-backend-cpu') },
 };
 
 /** Makes the backend `name` known to tfjs-core; returns why that is not possible, or undefined. */
 async function register(name: BackendName): Promise<string | undefined> {
   if (name === 'onednn') return registerOneDnn();
   if (tf.findBackendFactory(name)) return undefined;
-  const module = MODULES[name]!;
+  const { name: module, load } = MODULES[name]!;
   try {
-    await import(module);
+    await load();
   } catch (error) {
     return `${module} cannot be loaded: ${(error as Error).message}`;
   }

@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { freemem } from 'node:os';
 import * as tf from '@tensorflow/tfjs-core';
+import { freeMemory as systemFreeMemory } from '#platform';
 import { supportsPhysicalTypes } from './types.js';
 
 /** Bytes that could still be allocated. */
@@ -19,22 +18,6 @@ export interface BackendTraits {
 /** The address space of a 32-bit WebAssembly memory. */
 const WASM_HEAP_BYTES = 4294901760;
 const GPU_BACKENDS: readonly string[] = ['cuda', 'webgl', 'webgpu'];
-
-/** What the system could give to new allocations; /proc/meminfo counts caches that it would drop for them, os.freemem() does not. */
-function systemFreeMemory(): number {
-  try {
-    const available = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'));
-    if (available) {
-      const constrained = process.constrainedMemory();
-      const bytes = Number(available[1]) * 1024;
-      // without a limit the number is 0 or larger than any machine's memory
-      return constrained > 0 ? Math.min(bytes, Math.max(0, constrained - process.memoryUsage.rss())) : bytes;
-    }
-  } catch {
-    // no /proc: not Linux
-  }
-  return freemem();
-}
 
 function nativeFreeMemory(): number | null {
   const backend = tf.backend();

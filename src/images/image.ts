@@ -1,20 +1,20 @@
-import { extname } from 'node:path';
-import { inspect } from 'node:util';
-import sharp from 'sharp';
+import type { Buffer } from 'node:buffer';
+import { asBuffer, files, type ImageFormat, images } from '#platform';
 import { InvalidArgumentError } from '../errors.js';
-import { checkWritable, writeFileAtomically } from '../utils/files.js';
+import { extensionOf } from '../utils/paths.js';
 import { exifWithUserComment, insertJpegExif, insertWebpExif } from './exif.js';
 import { PARAMETERS_KEY } from './parameters.js';
 import { encodePngSync, insertPngText } from './png.js';
 import { tslabDisplay } from './tslab.js';
 
-export type ImageFormat = 'png' | 'jpeg' | 'webp';
+export type { ImageFormat };
 
 export interface ImageEncodeOptions {
   /** Quality of JPEG and WebP, 1 to 100; 95 unless told. PNG is always exact. */
   quality?: number;
 }
 
+const FORMATS: readonly ImageFormat[] = ['png', 'jpeg', 'webp'];
 const FORMAT_BY_EXTENSION: Readonly<Record<string, ImageFormat>> = {
   '.png': 'png',
   '.jpg': 'jpeg',
@@ -27,7 +27,7 @@ const FORMAT_BY_EXTENSION: Readonly<Record<string, ImageFormat>> = {
  * @throws {InvalidArgumentError} when it names none that can be written
  */
 export function imageFormatOf(path: string): ImageFormat {
-  const extension = extname(path).toLowerCase();
+  const extension = extensionOf(path);
   const format = Object.hasOwn(FORMAT_BY_EXTENSION, extension) ? FORMAT_BY_EXTENSION[extension] : undefined;
   if (!format) {
     const known = Object.keys(FORMAT_BY_EXTENSION).join(', ');
@@ -45,7 +45,7 @@ export function imageFormatOf(path: string): ImageFormat {
  */
 export async function checkImagePath(path: string): Promise<void> {
   imageFormatOf(path);
-  await checkWritable(path);
+  await files.checkWritable(path);
 }
 
 /** A drawn picture: 8-bit RGB pixels, row after row from the top, and the text metadata that its files carry. */
@@ -92,23 +92,19 @@ export class GeneratedImage {
     if (!(Number.isInteger(quality) && quality >= 1 && quality <= 100)) {
       throw new InvalidArgumentError(`[toBuffer] quality must be an integer from 1 to 100, got ${quality}`);
     }
-    const pixels = sharp(data, { raw: { width, height, channels: 3 }, limitInputPixels: false });
+    if (!FORMATS.includes(format)) {
+      throw new InvalidArgumentError(`[toBuffer] format must be 'png', 'jpeg' or 'webp', got '${format}'`);
+    }
+    const encoded = await images.encode({ width, height, data }, format, quality);
     const parameters = this.metadata[PARAMETERS_KEY];
     const exif = parameters === undefined ? undefined : exifWithUserComment(parameters);
-    switch (format) {
-      case 'png':
-        return insertPngText(await pixels.png().toBuffer(), this.metadata);
-      case 'jpeg': {
-        const jpeg = await pixels.jpeg({ quality, chromaSubsampling: '4:4:4' }).toBuffer();
-        return exif ? insertJpegExif(jpeg, exif) : jpeg;
-      }
-      case 'webp': {
-        const webp = await pixels.webp({ quality }).toBuffer();
-        return exif ? insertWebpExif(webp, width, height, exif) : webp;
-      }
-      default:
-        throw new InvalidArgumentError(`[toBuffer] format must be 'png', 'jpeg' or 'webp', got '${format}'`);
+    if (format === 'png') {
+      return asBuffer(insertPngText(encoded, this.metadata));
     }
+    if (!exif) {
+      return asBuffer(encoded);
+    }
+    return asBuffer(format === 'jpeg' ? insertJpegExif(encoded, exif) : insertWebpExif(encoded, width, height, exif));
   }
 
   /**
@@ -117,7 +113,7 @@ export class GeneratedImage {
    * @throws {FileWriteError} when the path cannot be written
    */
   async save(path: string, options: ImageEncodeOptions = {}): Promise<void> {
-    await writeFileAtomically(path, await this.toBuffer(imageFormatOf(path), options));
+    await files.write(path, await this.toBuffer(imageFormatOf(path), options));
   }
 
   /**
@@ -133,7 +129,7 @@ export class GeneratedImage {
   }
 
   /** One line about the picture; in tslab, which prints a cell's last value, the picture itself comes with it. */
-  [inspect.custom](): string {
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
     // Printing cannot wait, so this takes the encoder that does not need to.
     tslabDisplay()?.png(encodePngSync(this.data, this.width, this.height));
     return `GeneratedImage { ${this.width} x ${this.height} }`;

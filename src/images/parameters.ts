@@ -1,5 +1,4 @@
-import { readFile } from 'node:fs/promises';
-import sharp from 'sharp';
+import { files, images } from '#platform';
 import { InvalidArgumentError } from '../errors.js';
 import { readUserComment } from './exif.js';
 import { isPng, readPngText } from './png.js';
@@ -32,6 +31,9 @@ export interface ParsedParameters {
 /** The key under which A1111 and its kin keep prompt and settings in a PNG. */
 export const PARAMETERS_KEY = 'parameters';
 
+/** Larger files are refused before they are read. */
+const MAX_PICTURE_BYTES = 2 ** 30;
+
 const quote = (value: string): string => (/[,:\n]/.test(value) ? JSON.stringify(value) : value);
 
 /**
@@ -57,15 +59,42 @@ export function a1111Parameters(parameters: GenerationParameters): string {
   return `${prompt}${negativePrompt ? `\nNegative prompt: ${negativePrompt}` : ''}\n${line}`.trim();
 }
 
+/** A setting's value from its colon on: quoted, or up to the next comma. */
+const VALUE = /\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)/y;
+/** Longer lines are prompts: the web UI's settings, with every extension, take a few thousand characters. */
+const MAX_SETTINGS_LENGTH = 100_000;
+
+/** Names and values of a line, wherever in it they stand: a name is what reaches from a word's begin to a colon. */
+function settingsOf(line: string): [name: string, value: string][] {
+  const found: [string, string][] = [];
+  let position = 0;
+  for (let colon = line.indexOf(':'); colon >= 0; colon = line.indexOf(':', position)) {
+    let start = colon;
+    while (start > position && /[\w \-/]/.test(line[start - 1]!)) {
+      start--;
+    }
+    const name = line.slice(start, colon).replace(/^[ \-/]+/, '');
+    position = colon + 1;
+    if (name.length >= 2) {
+      VALUE.lastIndex = position;
+      const match = VALUE.exec(line)!;
+      found.push([name, match[1]!]);
+      position = VALUE.lastIndex;
+    }
+  }
+  return found;
+}
+
 /** Takes a parameters text apart, as A1111 does (modules/infotext_utils.py, parse_generation_parameters). */
 export function parseParameters(text: string): ParsedParameters {
   const lines = text.trim().split('\n');
-  const found = [...lines.at(-1)!.matchAll(/\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)/g)];
+  const last = lines.at(-1)!;
+  const found = last.length <= MAX_SETTINGS_LENGTH ? settingsOf(last) : [];
   const settings: Record<string, string> = {};
   if (found.length >= 3) {
     lines.pop();
-    for (const [, name, value] of found) {
-      settings[name!] = value!.startsWith('"') && value!.endsWith('"') ? unquote(value!) : value!;
+    for (const [name, value] of found) {
+      settings[name] = value.startsWith('"') && value.endsWith('"') ? unquote(value) : value;
     }
   }
   const negative = lines.findIndex((line) => line.trim().startsWith('Negative prompt:'));
@@ -92,11 +121,12 @@ function unquote(text: string): string {
  */
 export async function readParameters(pathOrBuffer: string | Uint8Array): Promise<string | undefined> {
   try {
-    const bytes = typeof pathOrBuffer === 'string' ? await readFile(pathOrBuffer) : pathOrBuffer;
+    const bytes =
+      typeof pathOrBuffer === 'string' ? await files.readBytes(pathOrBuffer, MAX_PICTURE_BYTES) : pathOrBuffer;
     if (isPng(bytes)) {
-      return readPngText(bytes)[PARAMETERS_KEY];
+      return await readPngText(bytes, PARAMETERS_KEY);
     }
-    const { exif } = await sharp(bytes).metadata();
+    const exif = await images.exif(bytes);
     return exif && readUserComment(exif);
   } catch (error) {
     const what = typeof pathOrBuffer === 'string' ? `'${pathOrBuffer}'` : 'the picture';

@@ -1,8 +1,8 @@
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { files } from '#platform';
 import { readJson } from '../config/config.js';
 import { CheckpointError } from '../errors.js';
 import { warn } from '../utils/logging.js';
+import { joinPath } from '../utils/paths.js';
 import { openSafetensors, type SafetensorsFile } from './safetensors/file.js';
 import type { StateDict } from './state_dict.js';
 
@@ -99,18 +99,18 @@ function disagreements(weightMap: Map<string, string>, shards: Map<string, Safet
 }
 
 async function openSharded(dir: string, indexFile: string): Promise<StateDict> {
-  const path = join(dir, indexFile);
+  const path = joinPath(dir, indexFile);
   const weightMap = parseWeightMap(await readJson(path), path);
-  const files = [...new Set(weightMap.values())].sort();
-  const present = new Set(await readdir(dir));
-  const missing = files.filter((file) => !present.has(file));
+  const names = [...new Set(weightMap.values())].sort();
+  const present = await Promise.all(names.map((name) => files.kind(joinPath(dir, name))));
+  const missing = names.filter((_, i) => present[i] === undefined);
   if (missing.length > 0) {
     throw new CheckpointError(`${path}: shards are missing: ${missing.join(', ')}; download the checkpoint again`);
   }
   const shards = new Map<string, SafetensorsFile>();
   try {
-    for (const file of files) {
-      shards.set(file, await openSafetensors(join(dir, file)));
+    for (const file of names) {
+      shards.set(file, await openSafetensors(joinPath(dir, file)));
     }
     const wrong = disagreements(weightMap, shards);
     if (wrong.length > 0) {
@@ -135,23 +135,34 @@ export async function openStateDict(
   baseName: string,
   { variant }: { variant?: string } = {},
 ): Promise<StateDict> {
-  let names: string[];
+  const candidates = weightFileCandidates(baseName, variant);
+  const chosen = await firstPresent(dir, candidates);
+  if (!chosen) {
+    throw new CheckpointError(explainNoWeights(dir, baseName, await namesIn(dir), candidates));
+  }
+  if (variant !== undefined && !chosen.file.includes(`.${variant}.`)) {
+    warn(`${dir} has no weights of variant '${variant}'; taking ${chosen.file}`);
+  }
+  return chosen.sharded ? openSharded(dir, chosen.file) : openSafetensors(joinPath(dir, chosen.file));
+}
+
+async function firstPresent<T extends { file: string }>(dir: string, candidates: readonly T[]): Promise<T | undefined> {
+  for (const candidate of candidates) {
+    if ((await files.kind(joinPath(dir, candidate.file))) !== undefined) {
+      return candidate;
+    }
+  }
+  return undefined;
+}
+
+async function namesIn(dir: string): Promise<string[]> {
   try {
-    names = await readdir(dir);
+    return await files.list(dir);
   } catch (error) {
     throw new CheckpointError(`'${dir}' is not a directory with weights: ${(error as Error).message}`, {
       cause: error,
     });
   }
-  const candidates = weightFileCandidates(baseName, variant);
-  const chosen = candidates.find(({ file }) => names.includes(file));
-  if (!chosen) {
-    throw new CheckpointError(explainNoWeights(dir, baseName, names, candidates));
-  }
-  if (variant !== undefined && !chosen.file.includes(`.${variant}.`)) {
-    warn(`${dir} has no weights of variant '${variant}'; taking ${chosen.file}`);
-  }
-  return chosen.sharded ? openSharded(dir, chosen.file) : openSafetensors(join(dir, chosen.file));
 }
 
 function explainNoWeights(dir: string, baseName: string, names: string[], candidates: { file: string }[]): string {

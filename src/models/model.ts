@@ -1,4 +1,4 @@
-import { basename, join } from 'node:path';
+import { files } from '#platform';
 import {
   type AttentionLayer,
   type AttentionOptions,
@@ -23,7 +23,7 @@ import {
   WeightStore,
   type Weights,
 } from '../nn/index.js';
-import { makeDirectory } from '../utils/files.js';
+import { baseName, joinPath } from '../utils/paths.js';
 
 /** A configuration as it stands in a config.json, keys in snake_case. */
 export type ConfigJson = Readonly<Record<string, unknown>>;
@@ -164,7 +164,7 @@ export abstract class Model {
         `[savePretrained] the weights are not loaded (or were disposed of): there is no ${missing.path} to write`,
       );
     }
-    await makeDirectory(dir);
+    await files.makeDirectory(dir);
     const file = `${weightsName}.${variant ? `${variant}.` : ''}safetensors`;
     const entries = this.parameters.map((parameter) => ({
       name: parameter.path,
@@ -172,8 +172,8 @@ export abstract class Model {
       shape: parameter.shape,
       data: async () => encodeFromFloat32(await this.numbersOf(parameter), dtype),
     }));
-    await writeSafetensors(join(dir, file), entries);
-    await writeJson(join(dir, 'config.json'), this.config, floatSettings);
+    await writeSafetensors(joinPath(dir, file), entries);
+    await writeJson(joinPath(dir, 'config.json'), this.config, floatSettings);
   }
 
   /** A parameter's numbers, also while its model is offloaded. */
@@ -288,8 +288,8 @@ export async function loadModel<M extends Model>(
   dir: string,
   options: LoadModelOptions = {},
 ): Promise<M> {
-  const source = join(basename(dir), 'config.json');
-  const config = (await readJson(join(dir, 'config.json'))) as ConfigJson;
+  const source = joinPath(baseName(dir), 'config.json');
+  const config = (await readJson(joinPath(dir, 'config.json'))) as ConfigJson;
   const model = new modelClass(config, { ...options, source });
   const open = () => openStateDict(dir, modelClass.weightsName, { variant: options.variant });
   model.attachCheckpoint(open);

@@ -1,7 +1,7 @@
-import { join } from 'node:path';
 import { Tokenizer as TokenizerCore } from '@huggingface/tokenizers';
+import { files } from '#platform';
 import { InvalidArgumentError } from '../errors.js';
-import { makeDirectory, writeFileAtomically } from '../utils/files.js';
+import { joinPath } from '../utils/paths.js';
 import { AddedTokenFinder } from './added_tokens.js';
 import { type Sides, tokenizeBatch } from './tokenize_batch.js';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer_files.js';
@@ -143,12 +143,12 @@ export class CLIPTokenizer implements Tokenizer {
       added_tokens_decoder: Object.fromEntries(added.map(({ id, ...token }) => [id, token])),
     };
     const asJson = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
-    await makeDirectory(dir);
-    await writeFileAtomically(join(dir, 'vocab.json'), JSON.stringify(vocab));
+    await files.makeDirectory(dir);
+    await files.write(joinPath(dir, 'vocab.json'), JSON.stringify(vocab));
     const lines = ['#version: 0.2', ...merges.map((pair) => pair.join(' ')), ''];
-    await writeFileAtomically(join(dir, 'merges.txt'), lines.join('\n'));
-    await writeFileAtomically(join(dir, 'tokenizer_config.json'), asJson(config));
-    await writeFileAtomically(join(dir, 'special_tokens_map.json'), asJson(special));
+    await files.write(joinPath(dir, 'merges.txt'), lines.join('\n'));
+    await files.write(joinPath(dir, 'tokenizer_config.json'), asJson(config));
+    await files.write(joinPath(dir, 'special_tokens_map.json'), asJson(special));
   }
 }
 

@@ -1,6 +1,8 @@
-import { readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { files } from '#platform';
+import { readJsonObject, readText } from '../config/config.js';
 import { CheckpointError, ConfigError } from '../errors.js';
+import { describe, invalid, is } from '../utils/check.js';
+import { joinPath } from '../utils/paths.js';
 import { type AddedToken, specialToken } from './tokenizer_json.js';
 
 /** The special tokens that a checkpoint names; CLIP uses the first four. */
@@ -36,7 +38,6 @@ export interface TokenizerFiles {
 }
 
 type Json = Record<string, unknown>;
-type ErrorClass = typeof CheckpointError | typeof ConfigError;
 
 /**
  * Reads a tokenizer directory as transformers' CLIPTokenizer.from_pretrained does: vocabulary and merges from
@@ -47,8 +48,8 @@ type ErrorClass = typeof CheckpointError | typeof ConfigError;
  * @throws ConfigError when tokenizer_config.json or special_tokens_map.json is damaged.
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
-  const config = (await readJson(dir, 'tokenizer_config.json', ConfigError)) ?? {};
-  const tokenizerJson = await readJson(dir, 'tokenizer.json', CheckpointError);
+  const config = (await readJsonObject(joinPath(dir, 'tokenizer_config.json'), ConfigError)) ?? {};
+  const tokenizerJson = await readJsonObject(joinPath(dir, 'tokenizer.json'), CheckpointError);
   const { vocab, merges } = tokenizerJson ? fromTokenizerJson(dir, tokenizerJson) : await fromVocabAndMerges(dir);
   checkVocab(dir, tokenizerJson ? 'tokenizer.json' : 'vocab.json', vocab);
   checkMerges(dir, tokenizerJson ? 'tokenizer.json' : 'merges.txt', merges, vocab);
@@ -62,7 +63,7 @@ function readLimits(
   const max = config.model_max_length ?? config.max_len ?? 77;
   if (typeof max !== 'number' || !(max >= 2)) {
     throw new ConfigError(
-      `[tokenizer] '${join(dir, 'tokenizer_config.json')}': model_max_length expects an integer of at least 2, ` +
+      `[tokenizer] '${joinPath(dir, 'tokenizer_config.json')}': model_max_length expects an integer of at least 2, ` +
         `got ${JSON.stringify(max)}`,
     );
   }
@@ -70,7 +71,7 @@ function readLimits(
     const value = config[key] ?? 'right';
     if (value !== 'left' && value !== 'right') {
       throw new ConfigError(
-        `[tokenizer] '${join(dir, 'tokenizer_config.json')}': ${key} expects 'left' or 'right', ` +
+        `[tokenizer] '${joinPath(dir, 'tokenizer_config.json')}': ${key} expects 'left' or 'right', ` +
           `got ${JSON.stringify(value)}`,
       );
     }
@@ -86,7 +87,7 @@ async function readTokens(
   config: Json,
   tokenizerJson: Json | undefined,
 ): Promise<Pick<TokenizerFiles, 'bosToken' | 'eosToken' | 'unkToken' | 'padToken' | 'addedTokens'>> {
-  const configFile = join(dir, 'tokenizer_config.json');
+  const configFile = joinPath(dir, 'tokenizer_config.json');
   const named = new Map<string, AddedToken>();
   for (const key of SPECIAL_TOKENS) {
     setToken(named, key, config[key] ?? DEFAULTS[key], false, configFile);
@@ -95,12 +96,21 @@ async function readTokens(
   const listed: AddedToken[] = [];
 
   if (config.added_tokens_decoder) {
-    const entries = Object.entries(config.added_tokens_decoder as Json);
+    if (!is.object(config.added_tokens_decoder)) {
+      throw invalid(
+        'tokenizer',
+        `'${configFile}': added_tokens_decoder`,
+        'an object from ids to tokens',
+        config.added_tokens_decoder,
+        ConfigError,
+      );
+    }
+    const entries = Object.entries(config.added_tokens_decoder);
     entries.sort(([a], [b]) => Number(a) - Number(b));
     listed.push(...entries.map(([, value]) => parseToken(value, 'added_tokens_decoder', false, configFile)));
   } else {
-    const map = (await readJson(dir, 'special_tokens_map.json', ConfigError)) ?? {};
-    const mapFile = join(dir, 'special_tokens_map.json');
+    const map = (await readJsonObject(joinPath(dir, 'special_tokens_map.json'), ConfigError)) ?? {};
+    const mapFile = joinPath(dir, 'special_tokens_map.json');
     for (const key of SPECIAL_TOKENS) {
       setToken(named, key, map[key], true, mapFile);
     }
@@ -108,13 +118,13 @@ async function readTokens(
 
     const numbered = new Map<number, AddedToken>();
     const isSpecial = (content: string) => [...named.values()].some((token) => token.content === content);
-    const addedTokens = (await readJson(dir, 'added_tokens.json', ConfigError)) ?? {};
+    const addedTokens = (await readJsonObject(joinPath(dir, 'added_tokens.json'), ConfigError)) ?? {};
     for (const [content, id] of Object.entries(addedTokens)) {
       const special = isSpecial(content);
       numbered.set(Number(id), { ...specialToken(content), special, normalized: !special });
     }
-    for (const value of (tokenizerJson?.added_tokens as Json[] | undefined) ?? []) {
-      numbered.set(Number(value.id), parseToken(value, 'added_tokens', false, join(dir, 'tokenizer.json')));
+    for (const [id, token] of addedTokensOf(tokenizerJson, joinPath(dir, 'tokenizer.json'))) {
+      numbered.set(id, token);
     }
     listed.push(...[...numbered].sort(([a], [b]) => a - b).map(([, token]) => token));
   }
@@ -138,6 +148,28 @@ async function readTokens(
     padToken: named.get('pad_token')!.content,
     addedTokens,
   };
+}
+
+/** The tokens that tokenizer.json adds to its vocabulary, with their ids. */
+function addedTokensOf(tokenizerJson: Json | undefined, file: string): [id: number, token: AddedToken][] {
+  const added = tokenizerJson?.added_tokens ?? [];
+  if (!Array.isArray(added)) {
+    throw invalid('tokenizer', `'${file}': added_tokens`, 'a list of tokens', added, CheckpointError);
+  }
+  return added.map((value: unknown) => {
+    const token = parseToken(value, 'added_tokens', false, file);
+    const { id } = Object(value) as { id?: unknown };
+    if (!is.whole(id)) {
+      throw invalid(
+        'tokenizer',
+        `'${file}': the id of ${describe(token.content)}`,
+        'a whole number',
+        id,
+        CheckpointError,
+      );
+    }
+    return [id, token];
+  });
 }
 
 function setToken(named: Map<string, AddedToken>, key: string, value: unknown, special: boolean, file: string): void {
@@ -164,12 +196,12 @@ function parseToken(value: unknown, key: string, special: boolean, file: string)
     };
   }
   throw new ConfigError(
-    `[tokenizer] '${file}': ${key} expects a token, a string or {"content": string}, got ${JSON.stringify(value)}`,
+    `[tokenizer] '${file}': ${key} expects a token, a string or {"content": string}, got ${describe(value)}`,
   );
 }
 
 function fromTokenizerJson(dir: string, json: Json): { vocab: Record<string, number>; merges: [string, string][] } {
-  const file = join(dir, 'tokenizer.json');
+  const file = joinPath(dir, 'tokenizer.json');
   const model = json.model as Json | undefined;
   if (typeof model !== 'object' || model === null || (model.type ?? 'BPE') !== 'BPE' || !Array.isArray(model.merges)) {
     throw new CheckpointError(
@@ -184,15 +216,16 @@ function fromTokenizerJson(dir: string, json: Json): { vocab: Record<string, num
 }
 
 async function fromVocabAndMerges(dir: string): Promise<{ vocab: Record<string, number>; merges: [string, string][] }> {
-  const vocab = await readJson(dir, 'vocab.json', CheckpointError);
-  const text = await readText(dir, 'merges.txt', CheckpointError);
-  if (vocab === undefined || text === undefined) {
+  const vocab = await readJsonObject(joinPath(dir, 'vocab.json'), CheckpointError);
+  const mergesFile = joinPath(dir, 'merges.txt');
+  if (vocab === undefined || (await files.kind(mergesFile)) === undefined) {
     throw new CheckpointError(await missing(dir, vocab === undefined ? 'vocab.json' : 'merges.txt'));
   }
+  const text = await readText(mergesFile, CheckpointError);
   const merges: [string, string][] = [];
   text.split(/\r?\n/).forEach((line, i) => {
     if (line !== '' && !line.startsWith('#version')) {
-      merges.push(parseMerge(line.split(' '), `'${join(dir, 'merges.txt')}': line ${i + 1}`));
+      merges.push(parseMerge(line.split(' '), `'${joinPath(dir, 'merges.txt')}': line ${i + 1}`));
     }
   });
   return { vocab: vocab as Record<string, number>, merges };
@@ -200,13 +233,12 @@ async function fromVocabAndMerges(dir: string): Promise<{ vocab: Record<string, 
 
 async function missing(dir: string, file: string): Promise<string> {
   const expected = 'a tokenizer directory has vocab.json and merges.txt, or tokenizer.json';
-  const directory = await stat(dir).catch(() => undefined);
-  if (!directory?.isDirectory()) {
+  if ((await files.kind(dir)) !== 'directory') {
     return `[tokenizer] '${dir}' is not a directory; ${expected}`;
   }
-  const nested = await stat(join(dir, 'tokenizer')).catch(() => undefined);
-  const hint = nested?.isDirectory() ? `; did you mean '${join(dir, 'tokenizer')}'?` : '';
-  return `[tokenizer] '${join(dir, file)}' does not exist; ${expected}${hint}`;
+  const nested = await files.kind(joinPath(dir, 'tokenizer'));
+  const hint = nested === 'directory' ? `; did you mean '${joinPath(dir, 'tokenizer')}'?` : '';
+  return `[tokenizer] '${joinPath(dir, file)}' does not exist; ${expected}${hint}`;
 }
 
 function parseMerge(parts: unknown, place: string): [string, string] {
@@ -219,7 +251,7 @@ function parseMerge(parts: unknown, place: string): [string, string] {
 }
 
 function checkVocab(dir: string, name: string, vocab: unknown): void {
-  const file = join(dir, name);
+  const file = joinPath(dir, name);
   if (typeof vocab !== 'object' || vocab === null || Array.isArray(vocab) || Object.keys(vocab).length === 0) {
     throw new CheckpointError(`[tokenizer] '${file}' expects a vocabulary, {"token": id, ...}, got none`);
   }
@@ -245,47 +277,9 @@ function checkMerges(dir: string, name: string, merges: [string, string][], voca
     const absent = [a, b, a + b].find((token) => !Object.hasOwn(vocab, token));
     if (absent !== undefined) {
       throw new CheckpointError(
-        `[tokenizer] '${join(dir, name)}': the merge "${a} ${b}" needs the token ${JSON.stringify(absent)}, which the ` +
+        `[tokenizer] '${joinPath(dir, name)}': the merge "${a} ${b}" needs the token ${JSON.stringify(absent)}, which the ` +
           'vocabulary lacks; the two files are not of the same tokenizer',
       );
     }
   }
-}
-
-async function readText(dir: string, name: string, Fault: ErrorClass): Promise<string | undefined> {
-  const file = join(dir, name);
-  let bytes: Buffer;
-  try {
-    bytes = await readFile(file);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT' || code === 'ENOTDIR') {
-      return undefined;
-    }
-    throw new Fault(`[tokenizer] '${file}' cannot be read: ${(error as Error).message}`, { cause: error });
-  }
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch (error) {
-    throw new Fault(`[tokenizer] '${file}' is damaged: it is not UTF-8 text; download it again`, { cause: error });
-  }
-}
-
-async function readJson(dir: string, name: string, Fault: ErrorClass): Promise<Json | undefined> {
-  const text = await readText(dir, name, Fault);
-  if (text === undefined) {
-    return undefined;
-  }
-  const file = join(dir, name);
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    const pointer = text.startsWith('version https://git-lfs') ? 'it is a git-lfs pointer, run `git lfs pull`' : '';
-    throw new Fault(`[tokenizer] '${file}' is damaged: ${pointer || (error as Error).message}`, { cause: error });
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new Fault(`[tokenizer] '${file}' expects a JSON object, got ${JSON.stringify(value).slice(0, 40)}`);
-  }
-  return value as Json;
 }

@@ -237,14 +237,14 @@ describe('fromPretrained', () => {
       /vocab\.json' does not exist; a tokenizer directory has/,
     ],
     ['no merges', { 'merges.txt': null }, CheckpointError, /merges\.txt' does not exist/],
-    ['a cut vocabulary', { 'vocab.json': '{"a": 0,' }, CheckpointError, /vocab\.json' is damaged: /],
+    ['a cut vocabulary', { 'vocab.json': '{"a": 0,' }, CheckpointError, /vocab\.json is not valid JSON: /],
     [
       'a git-lfs pointer',
       { 'vocab.json': 'version https://git-lfs.github.com/spec/v1' },
       CheckpointError,
       /git lfs pull/,
     ],
-    ['a list', { 'vocab.json': [1] }, CheckpointError, /vocab\.json' expects a JSON object, got \[1\]/],
+    ['a list', { 'vocab.json': [1] }, CheckpointError, /vocab\.json expects a JSON object, got \[1\]/],
     ['an empty vocabulary', { 'vocab.json': {} }, CheckpointError, /expects a vocabulary/],
     [
       'an id that is no integer',
@@ -261,7 +261,7 @@ describe('fromPretrained', () => {
       CheckpointError,
       /expects a CLIP tokenizer.*"Unigram"/,
     ],
-    ['a broken config', { 'tokenizer_config.json': '' }, ConfigError, /tokenizer_config\.json' is damaged/],
+    ['a broken config', { 'tokenizer_config.json': '' }, ConfigError, /tokenizer_config\.json is not valid JSON/],
     [
       'a token that is none',
       { 'tokenizer_config.json': { pad_token: 7 } },
@@ -275,6 +275,30 @@ describe('fromPretrained', () => {
       /model_max_length expects/,
     ],
     [
+      'added tokens that are no list',
+      { 'tokenizer.json': { ...buildTokenizerJson(vocab, merges), added_tokens: { id: 1, content: 'x' } } },
+      CheckpointError,
+      /added_tokens expects a list of tokens, got an object/,
+    ],
+    [
+      'an added token that is null',
+      { 'tokenizer.json': { ...buildTokenizerJson(vocab, merges), added_tokens: [null] } },
+      ConfigError,
+      /added_tokens expects a token.*got null/,
+    ],
+    [
+      'an added token without an id',
+      { 'tokenizer.json': { ...buildTokenizerJson(vocab, merges), added_tokens: [{ content: 'x' }] } },
+      CheckpointError,
+      /the id of "x" expects a whole number, got undefined/,
+    ],
+    [
+      'an added_tokens_decoder that is a list',
+      { 'tokenizer_config.json': { added_tokens_decoder: 7 } },
+      ConfigError,
+      /added_tokens_decoder expects an object/,
+    ],
+    [
       'a side that is none',
       { 'tokenizer_config.json': { padding_side: 'top' } },
       ConfigError,
@@ -284,7 +308,7 @@ describe('fromPretrained', () => {
       'a broken token map',
       { 'special_tokens_map.json': 'null' },
       ConfigError,
-      /special_tokens_map\.json' expects a JSON object/,
+      /special_tokens_map\.json expects a JSON object/,
     ],
   ];
   test.each(damaged)('%s is an error that teaches', async (_, files, type, message) => {
@@ -295,7 +319,7 @@ describe('fromPretrained', () => {
 
   test('bytes that are no text', async () => {
     writeFileSync(join(directory(), 'merges.txt'), Uint8Array.of(0xff, 0xfe, 0x61));
-    await expect(CLIPTokenizer.fromPretrained(dir)).rejects.toThrow(/merges\.txt' is damaged: it is not UTF-8/);
+    await expect(CLIPTokenizer.fromPretrained(dir)).rejects.toThrow(/merges\.txt is damaged: it is not UTF-8/);
   });
 
   test('points to the tokenizer folder of a checkpoint', async () => {

@@ -1,3 +1,4 @@
+import { env } from '#platform';
 import type { FreeMemory } from '../../backends/traits.js';
 import { InvalidArgumentError } from '../../errors.js';
 import type { Implementation } from '../../ops/index.js';
@@ -89,7 +90,7 @@ function checkOptions(options: AttentionOptions): void {
  */
 export function resolveAttention(setting?: AttentionSetting): AttentionOptions {
   if (setting === undefined) {
-    const variable = process.env.USE_MEMORY_EFFICIENT_ATTENTION;
+    const variable = env('USE_MEMORY_EFFICIENT_ATTENTION');
     const on = variable !== '0' && variable?.toLowerCase() !== 'false';
     return { name: variable ? (on ? 'memory-efficient' : 'classic') : 'auto' };
   }

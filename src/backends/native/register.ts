@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { loadAddon } from './addon.js';
+import { loadAddon } from '#native-addon';
 import { OneDnnBackend } from './backend.js';
 import { forward } from './forward.js';
 import { cast } from './kernels/cast.js';

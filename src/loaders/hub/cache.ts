@@ -1,7 +1,7 @@
 import { copyFile, lstat, mkdir, readdir, readFile, rename, rm, stat, symlink } from 'node:fs/promises';
 import { dirname, join, posix, relative, sep } from 'node:path';
+import { files } from '#platform';
 import { DownloadError } from '../../errors.js';
-import { writeFileAtomically } from '../../utils/files.js';
 
 /** Refuses names from the network that would lead out of the directory they are joined to. */
 export function checkRelativePath(path: string): void {
@@ -48,7 +48,7 @@ export class CachedRepository {
       checkRelativePath(revision);
       const path = join(this.root, 'refs', revision);
       await mkdir(dirname(path), { recursive: true });
-      await writeFileAtomically(path, commit);
+      await files.write(path, commit);
     }
   }
 
@@ -123,11 +123,11 @@ export async function exists(path: string): Promise<boolean> {
 /** Every readable file under a directory, as paths with forward slashes relative to it. */
 export async function listDirectory(dir: string): Promise<string[]> {
   const entries = await readdir(dir, { recursive: true });
-  const files: string[] = [];
+  const found: string[] = [];
   for (const entry of entries) {
     if ((await sizeOf(join(dir, entry))) !== undefined) {
-      files.push(entry.split(sep).join(posix.sep));
+      found.push(entry.split(sep).join(posix.sep));
     }
   }
-  return files.sort();
+  return found.sort();
 }

@@ -1,5 +1,5 @@
+import { files } from '#platform';
 import { InvalidArgumentError } from '../../errors.js';
-import { writeFileAtomically } from '../../utils/files.js';
 import { MAX_HEADER_BYTES } from './header.js';
 import { BYTES_PER_ELEMENT, type StorageType } from './number_formats.js';
 
@@ -50,19 +50,19 @@ export async function writeSafetensors(
     position += byteLength(entry);
     return [entry.name, { dtype: entry.dtype, shape: [...entry.shape], data_offsets: [begin, position] }];
   });
-  const text = Buffer.from(JSON.stringify(Object.fromEntries([['__metadata__', metadata], ...described])));
+  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries([['__metadata__', metadata], ...described])));
   const length = Math.ceil(text.length / 8) * 8;
   if (length > MAX_HEADER_BYTES) {
     throw new InvalidArgumentError(
       `[writeSafetensors] the names and metadata take ${length} bytes; the format allows ${MAX_HEADER_BYTES}`,
     );
   }
-  const header = Buffer.alloc(8 + length, ' ');
-  header.writeBigUInt64LE(BigInt(length));
-  text.copy(header, 8);
+  const header = new Uint8Array(8 + length).fill(0x20);
+  new DataView(header.buffer).setBigUint64(0, BigInt(length), true);
+  header.set(text, 8);
 
-  await writeFileAtomically(path, async (file) => {
-    await file.writeFile(header);
+  await files.write(path, async (sink) => {
+    await sink(header);
     for (const entry of all) {
       const bytes = await entry.data();
       if (bytes.byteLength !== byteLength(entry)) {
@@ -71,7 +71,7 @@ export async function writeSafetensors(
             `${byteLength(entry)} bytes, got ${bytes.byteLength}`,
         );
       }
-      await file.writeFile(bytes);
+      await sink(bytes);
     }
   });
 }

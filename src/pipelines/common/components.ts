@@ -1,4 +1,4 @@
-import { basename, join } from 'node:path';
+import { files } from '#platform';
 import { type AttentionSetting, resolveAttention } from '../../attention/index.js';
 import type { BackendName } from '../../backends/index.js';
 import type { PhysicalType } from '../../backends/types.js';
@@ -9,7 +9,7 @@ import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models
 import { checkSaveOptions } from '../../models/model.js';
 import { type SchedulerConfigJson, type SchedulerMixin, schedulerFromConfig } from '../../schedulers/index.js';
 import { CLIPTokenizer } from '../../tokenizers/index.js';
-import { makeDirectory } from '../../utils/files.js';
+import { baseName, joinPath } from '../../utils/paths.js';
 import type { StableDiffusionComponents } from '../stable_diffusion/pipeline_stable_diffusion.js';
 import { checkAborted, describe, ensureBackend, usableType } from './pipeline_utils.js';
 
@@ -79,11 +79,12 @@ export async function loadStableDiffusionComponents(
     ...options,
     onProgress: onProgress && ((progress) => onProgress({ stage: 'download', ...progress })),
   });
-  const path = join(dir, 'model_index.json');
+  const path = joinPath(dir, 'model_index.json');
   const index = new ConfigReader(await readJson(path), path);
   checkIndex(index);
-  const at = (component: string) => join(dir, component);
-  const scheduler = options.scheduler ?? (await loadScheduler(join(at('scheduler'), 'scheduler_config.json'), index));
+  const at = (component: string) => joinPath(dir, component);
+  const scheduler =
+    options.scheduler ?? (await loadScheduler(joinPath(at('scheduler'), 'scheduler_config.json'), index));
   const tokenizer = options.tokenizer ?? (await CLIPTokenizer.fromPretrained(at('tokenizer')));
   checkAborted(signal, 'loading');
   await ensureBackend(options.backend);
@@ -138,7 +139,7 @@ function checkLoadOptions(options: FromPretrainedOptions): void {
 
 /** 'acme/tiny-shapes' and '/models/tiny-shapes/' are both tiny-shapes. */
 function nameOf(idOrDir: string): string {
-  return basename(idOrDir.replace(/[/\\]+$/, ''));
+  return baseName(idOrDir);
 }
 
 function checkFit(textEncoder: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL): void {
@@ -171,14 +172,14 @@ export async function saveStableDiffusionComponents(
     );
   }
   checkSaveOptions(options);
-  await makeDirectory(dir);
-  await tokenizer.savePretrained(join(dir, 'tokenizer'));
-  await textEncoder.savePretrained(join(dir, 'text_encoder'), options);
-  await unet.savePretrained(join(dir, 'unet'), options);
-  await vae.savePretrained(join(dir, 'vae'), options);
-  await makeDirectory(join(dir, 'scheduler'));
-  await writeJson(join(dir, 'scheduler', 'scheduler_config.json'), scheduler.toConfig());
-  await writeJson(join(dir, 'model_index.json'), {
+  await files.makeDirectory(dir);
+  await tokenizer.savePretrained(joinPath(dir, 'tokenizer'));
+  await textEncoder.savePretrained(joinPath(dir, 'text_encoder'), options);
+  await unet.savePretrained(joinPath(dir, 'unet'), options);
+  await vae.savePretrained(joinPath(dir, 'vae'), options);
+  await files.makeDirectory(joinPath(dir, 'scheduler'));
+  await writeJson(joinPath(dir, 'scheduler', 'scheduler_config.json'), scheduler.toConfig());
+  await writeJson(joinPath(dir, 'model_index.json'), {
     _class_name: 'StableDiffusionPipeline',
     _diffusers_version: '0.40.0',
     feature_extractor: [null, null],

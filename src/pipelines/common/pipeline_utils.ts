@@ -27,11 +27,6 @@ export function withoutNulls<T extends object>(where: string, options: T): T {
   return Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== null)) as T;
 }
 
-/** Lets timers, input and signals be served between two pieces of work. */
-export function yieldToEventLoop(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
-}
-
 /** @throws AbortedError when the signal has been given */
 export function checkAborted(signal: AbortSignal | undefined, what: string): void {
   if (signal?.aborted) {

@@ -1,11 +1,11 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
+import { callScope } from '#platform';
 import { AbortedError, InvalidArgumentError } from '../../errors.js';
 
 /** Lets runs go one after another in the order in which they were asked for, whatever becomes of those before. */
 export class Turns {
   private last: Promise<unknown> = Promise.resolve();
   /** Known to whatever a run calls; says whether that run is still going on. */
-  private readonly inside = new AsyncLocalStorage<{ running: boolean }>();
+  private readonly inside = callScope<{ running: boolean }>();
 
   /**
    * Runs `f` when all earlier runs have ended.
@@ -14,7 +14,7 @@ export class Turns {
    * @throws InvalidArgumentError from inside of a run, which would wait for itself
    */
   take<T>(f: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    if (this.inside.getStore()?.running) {
+    if (this.inside.get()?.running) {
       throw new InvalidArgumentError(
         '[StableDiffusionPipeline] called from its own callback, it would wait for itself; ' +
           'call it when the first call has ended, or load a second pipeline',

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
+import { yieldToEventLoop } from '#platform';
 import {
   type AttentionName,
   type AttentionOptions,
@@ -38,7 +39,7 @@ import {
   type StableDiffusionOptions,
   type StepDecision,
 } from '../common/options.js';
-import { checkAborted, withoutNulls, yieldToEventLoop } from '../common/pipeline_utils.js';
+import { checkAborted, withoutNulls } from '../common/pipeline_utils.js';
 import { Turns } from '../common/queue.js';
 import { checkPrompts, encodePrompt, promptCount } from './encode_prompt.js';
 import { bringUpToDate, trainedSize } from './outdated_configs.js';
