@@ -28,7 +28,11 @@ const MODULES: Partial<Record<BackendName, { name: string; load: () => Promise<u
 async function register(name: BackendName): Promise<string | undefined> {
   if (name === 'onednn') return registerOneDnn();
   if (tf.findBackendFactory(name)) return undefined;
-  const { name: module, load } = MODULES[name]!;
+  const entry = Object.hasOwn(MODULES, name) ? MODULES[name] : undefined;
+  if (!entry) {
+    return 'there is no backend of this name';
+  }
+  const { name: module, load } = entry;
   try {
     await load();
   } catch (error) {
