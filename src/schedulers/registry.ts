@@ -4,38 +4,52 @@ import { invalid } from '../utils/check.js';
 import type { Entries, SchedulerConfigJson } from './common/config.js';
 import type { SchedulerClass, SchedulerMixin } from './common/scheduling_utils.js';
 import { DDIMScheduler } from './scheduling_ddim.js';
+import { DDIMInverseScheduler } from './scheduling_ddim_inverse.js';
 import { DDPMScheduler } from './scheduling_ddpm.js';
 import { DEISMultistepScheduler } from './scheduling_deis_multistep.js';
 import { DPMSolverMultistepScheduler } from './scheduling_dpmsolver_multistep.js';
+import { DPMSolverSDEScheduler } from './scheduling_dpmsolver_sde.js';
 import { DPMSolverSinglestepScheduler } from './scheduling_dpmsolver_singlestep.js';
+import { EDMDPMSolverMultistepScheduler } from './scheduling_edm_dpmsolver_multistep.js';
+import { EDMEulerScheduler } from './scheduling_edm_euler.js';
 import { EulerAncestralDiscreteScheduler } from './scheduling_euler_ancestral_discrete.js';
 import { EulerDiscreteScheduler } from './scheduling_euler_discrete.js';
 import { FlowMatchEulerDiscreteScheduler } from './scheduling_flow_match_euler_discrete.js';
+import { FlowMatchHeunDiscreteScheduler } from './scheduling_flow_match_heun_discrete.js';
 import { HeunDiscreteScheduler } from './scheduling_heun_discrete.js';
+import { IPNDMScheduler } from './scheduling_ipndm.js';
 import { KDPM2AncestralDiscreteScheduler } from './scheduling_k_dpm_2_ancestral_discrete.js';
 import { KDPM2DiscreteScheduler } from './scheduling_k_dpm_2_discrete.js';
 import { LCMScheduler } from './scheduling_lcm.js';
 import { LMSDiscreteScheduler } from './scheduling_lms_discrete.js';
 import { PNDMScheduler } from './scheduling_pndm.js';
+import { SASolverScheduler } from './scheduling_sasolver.js';
 import { TCDScheduler } from './scheduling_tcd.js';
 import { UniPCMultistepScheduler } from './scheduling_unipc_multistep.js';
 
 /** Every scheduler; `createScheduler`, `--scheduler` and model_index.json know those that are listed here. */
 const SCHEDULERS = [
+  DDIMInverseScheduler,
   DDIMScheduler,
   DDPMScheduler,
   DEISMultistepScheduler,
   DPMSolverMultistepScheduler,
+  DPMSolverSDEScheduler,
   DPMSolverSinglestepScheduler,
+  EDMDPMSolverMultistepScheduler,
+  EDMEulerScheduler,
   EulerAncestralDiscreteScheduler,
   EulerDiscreteScheduler,
   FlowMatchEulerDiscreteScheduler,
+  FlowMatchHeunDiscreteScheduler,
   HeunDiscreteScheduler,
+  IPNDMScheduler,
   KDPM2AncestralDiscreteScheduler,
   KDPM2DiscreteScheduler,
   LCMScheduler,
   LMSDiscreteScheduler,
   PNDMScheduler,
+  SASolverScheduler,
   TCDScheduler,
   UniPCMultistepScheduler,
 ] as const;

@@ -6,17 +6,12 @@ import {
   checkThirdOrder,
   DPM_SOLVER_FIELDS,
   DPMSolverScheduler,
-  stepCoefficients,
+  multistepOrder,
+  multistepUpdate,
 } from './common/dpm_solver.js';
 import { roundHalfEven } from './common/numeric.js';
 import { convertSigmas, karrasSigmas, solverTimesteps } from './common/schedule.js';
-import {
-  combine,
-  type SchedulerOutput,
-  type SetTimestepsOptions,
-  type StepOptions,
-} from './common/scheduling_utils.js';
-import { stepLength } from './common/solver_scheduler.js';
+import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
 
 const FIELDS = {
   ...DPM_SOLVER_FIELDS,
@@ -49,9 +44,6 @@ export class DPMSolverMultistepScheduler extends DPMSolverScheduler<ConfigOf<typ
     dpmpp_2m_sde_karras: { algorithm_type: 'sde-dpmsolver++', use_karras_sigmas: true },
   };
 
-  /** Multistep order that the history allows so far. */
-  private lowerOrderNums = 0;
-
   setTimesteps(numInferenceSteps?: number | null, options: SetTimestepsOptions = {}): void {
     this.checkPrediction();
     const steps = this.checkSteps(numInferenceSteps, options, ['timesteps', 'mu']);
@@ -62,10 +54,10 @@ export class DPMSolverMultistepScheduler extends DPMSolverScheduler<ConfigOf<typ
       'use_beta_sigmas',
       'use_flow_sigmas',
     ]);
+    checkThirdOrder(this.className, this.config.solver_order, this.algorithm, 'sde-dpmsolver');
     this.applyShift(options);
     const { sigmas, timesteps } = this.schedule(steps, options.timesteps);
     this.begin([...sigmas, this.finalSigma()], timesteps);
-    this.lowerOrderNums = 0;
   }
 
   private schedule(
@@ -105,46 +97,11 @@ export class DPMSolverMultistepScheduler extends DPMSolverScheduler<ConfigOf<typ
       this.pushOutput(converted);
       const stochastic = this.algorithm.startsWith('sde');
       const noise = stochastic ? (options.varianceNoise ?? this.noiseLike(converted, options)) : undefined;
-      return this.update(this.orderAt(index), index, sample, noise);
+      const order = multistepOrder(this.config, index, this.timesteps.length, this.outputs.length);
+      const points = Array.from({ length: order + 1 }, (_, i) => this.point(index + 1 - i));
+      return multistepUpdate(this.config, this.algorithm, points, this.outputs, sample, noise);
     });
-    this.lowerOrderNums = Math.min(this.lowerOrderNums + 1, this.config.solver_order);
     this.endStep();
     return { prevSample };
-  }
-
-  /** Order of a step: less at the start, for want of history, and at the end, for stability of short schedules. */
-  private orderAt(index: number): number {
-    const { solver_order, lower_order_final, euler_at_final, final_sigmas_type } = this.config;
-    const count = this.timesteps.length;
-    const short = lower_order_final && count < 15;
-    const final = index === count - 1 && (euler_at_final || short || final_sigmas_type === 'zero');
-    if (solver_order === 1 || this.lowerOrderNums < 1 || final) {
-      return 1;
-    }
-    return solver_order === 2 || this.lowerOrderNums < 2 || (index === count - 2 && short) ? 2 : 3;
-  }
-
-  private update(order: number, index: number, sample: tf.Tensor, noise: tf.Tensor | undefined): tf.Tensor {
-    const [to, s0] = [this.point(index + 1), this.point(index)];
-    const c = stepCoefficients(this.algorithm, s0, to);
-    const [m0, m1, m2] = [...this.outputs].reverse() as [tf.Tensor, tf.Tensor, tf.Tensor];
-    if (order === 1) {
-      return combine([c.sample, sample], [c.d0, m0], [c.noise, noise]);
-    }
-    const h = stepLength(s0, to);
-    const s1 = this.point(index - 1);
-    const r0 = (s0.lambda - s1.lambda) / h;
-    const d10 = tf.mul(1 / r0, tf.sub(m0, m1));
-    if (order === 2) {
-      const d1 = this.config.solver_type === 'midpoint' ? c.d1Midpoint : c.d1Heun;
-      return combine([c.sample, sample], [c.d0, m0], [d1, d10], [c.noise, noise]);
-    }
-    checkThirdOrder(this.className, this.algorithm);
-    const r1 = (s1.lambda - this.point(index - 2).lambda) / h;
-    const d11 = tf.mul(1 / r1, tf.sub(m1, m2));
-    const curve = tf.sub(d10, d11);
-    const d1 = tf.add(d10, tf.mul(r0 / (r0 + r1), curve));
-    const d2 = tf.mul(1 / (r0 + r1), curve);
-    return combine([c.sample, sample], [c.d0, m0], [c.d1Heun, d1], [c.d2, d2], [c.noise, noise]);
   }
 }

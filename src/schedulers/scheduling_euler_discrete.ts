@@ -97,16 +97,10 @@ export class EulerDiscreteScheduler extends SigmaScheduler<ConfigOf<typeof FIELD
   step(modelOutput: tf.Tensor, timestep: number, sample: tf.Tensor, options: StepOptions = {}): SchedulerOutput {
     this.checkStep(modelOutput, timestep, sample);
     const index = this.beginStep(timestep);
-    const { sChurn = 0, sTmin = 0, sTmax = Infinity, sNoise = 1 } = options;
     const sigma = this.sigmas[index]!;
-    const gamma = sTmin <= sigma && sigma <= sTmax ? Math.min(sChurn / (this.sigmas.length - 1), Math.SQRT2 - 1) : 0;
-    const sigmaHat = sigma * (gamma + 1);
+    const sigmaHat = this.churnedSigma(sigma, this.sigmas.length - 1, options);
     const output = tf.tidy(() => {
-      let noisy = sample;
-      if (gamma > 0) {
-        const added = Math.sqrt(sigmaHat * sigmaHat - sigma * sigma);
-        noisy = tf.add(sample, tf.mul(tf.mul(this.noiseLike(modelOutput, options), sNoise), added));
-      }
+      const noisy = this.addChurn(sample, sigma, sigmaHat, options);
       const predOriginalSample =
         this.config.prediction_type === 'v_prediction'
           ? this.velocityToOriginal(modelOutput, noisy, sigma)

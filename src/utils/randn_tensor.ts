@@ -17,12 +17,21 @@ export function randnTensor<R extends tf.Rank = tf.Rank.R4>(
   generator: TorchGenerator | readonly TorchGenerator[],
 ): tf.Tensor<R> {
   const torchShape = shape.length < 4 ? [...shape] : [shape[0]!, shape[shape.length - 1]!, ...shape.slice(1, -1)];
-  const drawn = tf.tensor(draw(torchShape, generator), torchShape, 'float32');
+  return fromTorchOrder(draw(torchShape, generator), shape);
+}
+
+/**
+ * Numbers in torch's order, N,C,H,W, as a tensor of an N,H,W,C shape; as they are when it has fewer than four axes.
+ * @returns a float32 tensor that the caller owns.
+ */
+export function fromTorchOrder<R extends tf.Rank>(data: Float32Array, shape: readonly number[]): tf.Tensor<R> {
   if (shape.length < 4) {
-    return drawn as tf.Tensor<R>;
+    return tf.tensor<tf.Rank>(data, [...shape], 'float32') as tf.Tensor<R>;
   }
-  const transposed = tf.transpose(drawn, [0, ...shape.slice(2).map((_, i) => i + 2), 1]);
-  drawn.dispose();
+  const torchShape = [shape[0]!, shape[shape.length - 1]!, ...shape.slice(1, -1)];
+  const tensor = tf.tensor(data, torchShape, 'float32');
+  const transposed = tf.transpose(tensor, [0, ...shape.slice(2).map((_, i) => i + 2), 1]);
+  tensor.dispose();
   return transposed as tf.Tensor<R>;
 }
 

@@ -1,82 +1,75 @@
-"""What diffusers' schedulers do beyond a plain loop: custom schedules, starts in the middle, training helpers,
-learned variances, batches with a generator each, and configurations handed from class to class.
+"""What diffusers' schedulers do beyond a plain loop: starts in the middle, training helpers, learned variances, batches
+with a generator each, and configurations handed from class to class.
 
-    pip install torch diffusers safetensors
-    python scheduler_extras.py CASES_DIR EXTRAS.safetensors EXTRAS.json
-
-CASES_DIR gets files like those of scheduler_cases.py, with the arguments of set_timesteps in the metadata.
+    pip install torch diffusers safetensors scipy
+    python scheduler_extras.py ../fixtures/scheduler_extras.safetensors ../fixtures/scheduler_config_chains.json
 """
 
-import importlib.util
 import json
-import os
 import sys
 
 import diffusers
-import numpy as np
+import scheduler_cases as cases
 import torch
 from safetensors.torch import save_file
 
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-# The loop from the first sample to the last one is that of scheduler_cases.py, with set_timesteps replaced.
-CUSTOM = [
-    ("custom_ddpm", "DDPMScheduler", dict(SD), dict(timesteps=[900, 500, 499, 20])),
-    ("custom_euler_timesteps", "EulerDiscreteScheduler", dict(SD), dict(timesteps=[999, 850, 736, 545, 233, 24])),
-    ("custom_euler_sigmas", "EulerDiscreteScheduler", dict(SD), dict(sigmas=[14.615, 6.475, 2.697, 0.963, 0.399, 0.0])),
-    ("custom_dpm", "DPMSolverMultistepScheduler", dict(SD), dict(timesteps=[999, 850, 736, 545, 233, 24])),
-    ("custom_single", "DPMSolverSinglestepScheduler", dict(SD), dict(timesteps=[999, 736, 545, 24])),
-    ("custom_heun", "HeunDiscreteScheduler", dict(SD), dict(timesteps=[999, 736, 545, 24])),
-    ("custom_lcm", "LCMScheduler", dict(), dict(timesteps=[999, 779, 399])),
-    ("custom_lcm_strength", "LCMScheduler", dict(), dict(num_inference_steps=3, original_inference_steps=40, strength=0.5)),
-    ("custom_tcd_steps", "TCDScheduler", dict(), dict(num_inference_steps=4, original_inference_steps=80)),
-    ("custom_flow_sigmas", "FlowMatchEulerDiscreteScheduler", dict(shift=3.0), dict(sigmas=[1.0, 0.7, 0.2])),
-    ("custom_flow_timesteps", "FlowMatchEulerDiscreteScheduler", dict(), dict(timesteps=[900.0, 500.0, 77.0])),
-    ("custom_flow_mu", "FlowMatchEulerDiscreteScheduler", dict(use_dynamic_shifting=True), dict(num_inference_steps=3, mu=1.15)),
-    ("custom_unipc_flow", "UniPCMultistepScheduler", dict(use_flow_sigmas=True, prediction_type="flow_prediction"), dict(sigmas=[0.95, 0.7, 0.2])),
+LOOPS = [
+    "DDIMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "LMSDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "UniPCMultistepScheduler",
 ]
-LOOPS = ["DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler",
-         "LMSDiscreteScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler"]
-NOISES = ["DDIMScheduler", "PNDMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "LMSDiscreteScheduler",
-          "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"]
+NOISES = [
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "DDPMScheduler",
+    "EulerDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "EDMEulerScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "SASolverScheduler",
+    "DPMSolverSDEScheduler",
+]
 # Each chain starts from a constructor's arguments and goes through from_config of the other classes.
 CHAINS = [
     [dict(SD, steps_offset=1, skip_prk_steps=True), "PNDMScheduler", "EulerDiscreteScheduler", "PNDMScheduler"],
-    [dict(prediction_type="v_prediction", clip_sample=False), "DDIMScheduler", "DPMSolverMultistepScheduler", "LMSDiscreteScheduler", "DDIMScheduler"],
-    [dict(solver_order=3, use_karras_sigmas=True), "DEISMultistepScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerAncestralDiscreteScheduler"],
-    [dict(sigma_min=0.1, timestep_spacing="leading"), "EulerDiscreteScheduler", "HeunDiscreteScheduler", "DDPMScheduler", "EulerDiscreteScheduler"],
+    [
+        dict(prediction_type="v_prediction", clip_sample=False),
+        "DDIMScheduler",
+        "DPMSolverMultistepScheduler",
+        "LMSDiscreteScheduler",
+        "DDIMScheduler",
+    ],
+    [
+        dict(solver_order=3, use_karras_sigmas=True),
+        "DEISMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+        "UniPCMultistepScheduler",
+        "EulerAncestralDiscreteScheduler",
+    ],
+    [
+        dict(sigma_min=0.1, timestep_spacing="leading"),
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "DDPMScheduler",
+        "EulerDiscreteScheduler",
+    ],
 ]
 SHAPE = (2, 4, 8, 8)
-
-
-def load_cases_module():
-    path = os.environ.get("SCHEDULER_CASES", "scheduler_cases.py")
-    spec = importlib.util.spec_from_file_location("scheduler_cases", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def randn(seed, shape=SHAPE):
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
 
 
-cases = load_cases_module()
-out_dir, extras_path, json_path = sys.argv[1:4]
-
-for name, cls, config, set_timesteps in CUSTOM:
-    original = getattr(diffusers, cls).set_timesteps
-    arguments = {key: np.array(value) if key == "sigmas" else value for key, value in set_timesteps.items()}
-
-    def replaced(self, *args):
-        # cases.run passes one argument; constructors that lay out the whole schedule pass more.
-        return original(self, *args) if len(args) > 1 else original(self, **arguments)
-
-    getattr(diffusers, cls).set_timesteps = replaced
-    try:
-        tensors, meta = cases.run(cls, config, 0, {})
-    finally:
-        getattr(diffusers, cls).set_timesteps = original
-    save_file(tensors, f"{out_dir}/{name}.safetensors", metadata=dict(meta, set_timesteps=json.dumps(set_timesteps)))
+extras_path, json_path = sys.argv[1:3]
 
 extras = {}
 for cls in LOOPS:
@@ -100,7 +93,7 @@ for cls in LOOPS:
     extras[f"img2img/{cls}"] = torch.stack(xs)
 
 for cls in NOISES:
-    scheduler = getattr(diffusers, cls)(**({} if cls.startswith("Flow") else SD))
+    scheduler = cases.scheduler_class(cls)(**({} if cls.startswith(("Flow", "EDM")) else SD))
     scheduler.set_timesteps(10)
     timesteps = scheduler.timesteps[[2, 7]]
     if hasattr(scheduler, "add_noise"):

@@ -94,7 +94,7 @@ describe('names', () => {
 
   test('every class is known by its name and is made from its own configuration', () => {
     const { classNames, shortNames } = schedulerNames();
-    expect(classNames).toHaveLength(16);
+    expect(classNames).toHaveLength(23);
     for (const name of classNames) {
       const scheduler = createScheduler(name);
       expect(schedulerFromConfig(scheduler.toConfig()).toConfig()).toEqual(scheduler.toConfig());

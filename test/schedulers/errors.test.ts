@@ -250,10 +250,9 @@ test('a third order that an algorithm does not have', () => {
     solverOrder: 3,
     lowerOrderFinal: false,
   });
-  scheduler.setTimesteps(5);
-  const run = () => tf.tidy(() => scheduler.timesteps.map((t) => scheduler.step(x, t, x).prevSample));
-  expectRefusal(run, /no third order for algorithm_type "sde-dpmsolver"/);
-  scheduler.dispose();
+  expectRefusal(() => scheduler.setTimesteps(5), /no third order for algorithm_type "sde-dpmsolver"/);
+  const edm = { algorithm_type: 'sde-dpmsolver++', solver_order: 3 };
+  expectRefusal(() => createScheduler('edm_dpmpp_2m', edm), /no third order for algorithm_type "sde-dpmsolver\+\+"/);
 });
 
 test('a begin index outside the schedule', () => {

@@ -81,7 +81,7 @@ describe.each(loops)('%s', (className) => {
 
 describe.each(noises)('%s', (className) => {
   const make = (): SchedulerMixin => {
-    const scheduler = findScheduler(className).scheduler.fromConfig(className.startsWith('Flow') ? {} : SD);
+    const scheduler = findScheduler(className).scheduler.fromConfig(/^(Flow|EDM)/.test(className) ? {} : SD);
     scheduler.setTimesteps(10);
     return scheduler;
   };

@@ -93,7 +93,7 @@ describe.each(schedulerNames().classNames)('%s', (name) => {
           .reduce((x, t) => scheduler.step(fakeDenoiser(x, t), t, x, { eta: 0.5 }).prevSample, start())
           .dataSync();
       });
-    const stochastic = /Ancestral|DDIM|DDPM|LCM|TCD/.test(name);
+    const stochastic = /Ancestral|DDIMScheduler|DDPM|LCM|TCD|SASolver|SDE/.test(name);
     expect(draw().every(Number.isFinite)).toBe(true);
     if (stochastic) {
       expect(draw()).not.toEqual(draw());

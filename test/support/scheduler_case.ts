@@ -1,6 +1,11 @@
 import { readdirSync } from 'node:fs';
 import * as tf from '@tensorflow/tfjs-core';
-import type { SchedulerMixin, SetTimestepsOptions, StepOptions } from '../../src/schedulers/index.js';
+import {
+  SASolverScheduler,
+  type SchedulerMixin,
+  type SetTimestepsOptions,
+  type StepOptions,
+} from '../../src/schedulers/index.js';
 import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { loadSafetensors } from './safetensors.js';
 
@@ -19,6 +24,8 @@ export interface SchedulerCase {
   setTimesteps: SetTimestepsOptions;
   generatorSeed: number;
   stepOptions: StepOptions;
+  /** SASolver's stochasticity, the same at all timesteps. */
+  tau: number | undefined;
   timesteps: Float32Array;
   sigmas: Float32Array | undefined;
   /** Samples before every step and after the last one, each [1, 4, 8, 8]. */
@@ -36,6 +43,7 @@ export function loadCases(folder: string): SchedulerCase[] {
       const custom = camelCased(
         JSON.parse(metadata.set_timesteps ?? 'null') ?? { numInferenceSteps: Number(metadata.steps) },
       );
+      const { tau, ...stepOptions } = JSON.parse(metadata.step_kwargs!);
       const { numInferenceSteps: steps, ...setTimesteps } = custom as { numInferenceSteps?: number };
       return {
         name: file.replace('.safetensors', ''),
@@ -44,7 +52,8 @@ export function loadCases(folder: string): SchedulerCase[] {
         steps,
         setTimesteps,
         generatorSeed: Number(metadata.generator_seed),
-        stepOptions: camelCased(JSON.parse(metadata.step_kwargs!)),
+        stepOptions: camelCased(stepOptions),
+        tau,
         timesteps: tensors.timesteps!.data as Float32Array,
         sigmas: tensors.sigmas?.data as Float32Array | undefined,
         samples: Array.from({ length: x.length / SIZE }, (_, i) => x.slice(i * SIZE, (i + 1) * SIZE)),
@@ -54,6 +63,9 @@ export function loadCases(folder: string): SchedulerCase[] {
 
 /** The loop of the reference: samples before every step and after the last one, in torch's order. */
 export function runCase(scheduler: SchedulerMixin, reference: SchedulerCase): Float32Array[] {
+  if (scheduler instanceof SASolverScheduler && reference.tau !== undefined) {
+    scheduler.tauFunction = () => reference.tau!;
+  }
   const generator = new TorchGenerator(reference.generatorSeed);
   const samples = [reference.samples[0]!];
   let sample: tf.Tensor = toTensor(reference.samples[0]!);

@@ -116,6 +116,7 @@ export const KARRAS_DIFFUSION_SCHEDULERS: readonly string[] = [
   'KDPM2AncestralDiscreteScheduler',
   'DEISMultistepScheduler',
   'UniPCMultistepScheduler',
+  'DPMSolverSDEScheduler',
 ];
 
 /** Names of the entries that took their defaults: another scheduler made from this one uses its own defaults there. */

@@ -10,6 +10,7 @@ import {
   VARIANCE_TYPES,
 } from './config.js';
 import { lambdasOf } from './schedule.js';
+import { combine } from './scheduling_utils.js';
 import { expm1, type SchedulePoint, type SolverConfig, SolverScheduler, stepLength } from './solver_scheduler.js';
 
 export type AlgorithmType = 'dpmsolver' | 'dpmsolver++' | 'sde-dpmsolver' | 'sde-dpmsolver++';
@@ -152,11 +153,66 @@ function withMidpoint(coefficients: Omit<StepCoefficients, 'd1Midpoint'>): StepC
   return { ...coefficients, d1Midpoint: 0.5 * coefficients.d0 };
 }
 
-export function checkThirdOrder(className: string, algorithm: AlgorithmType): void {
-  if (algorithm === 'sde-dpmsolver') {
+interface MultistepConfig {
+  readonly solver_order: number;
+  readonly solver_type: string;
+  readonly lower_order_final: boolean;
+  readonly euler_at_final: boolean;
+  readonly final_sigmas_type: 'zero' | 'sigma_min';
+}
+
+/**
+ * Order of a multistep method's step: less at the start, for want of outputs, and at the end, for stability of schedules
+ * below 15 steps.
+ * @param outputs model outputs kept, this step's among them.
+ */
+export function multistepOrder(config: MultistepConfig, index: number, steps: number, outputs: number): number {
+  const short = config.lower_order_final && steps < 15;
+  const left = steps - index;
+  if (left === 1 && (config.euler_at_final || short || config.final_sigmas_type === 'zero')) {
+    return 1;
+  }
+  return Math.min(config.solver_order, outputs, short ? left : 3);
+}
+
+/**
+ * The sample at the next point, of the method with as many orders as there are points behind it (`*_update` of diffusers).
+ * @param points the next point of the schedule, this one, and those before.
+ * @param outputs model outputs at this point and before, the newest last.
+ */
+export function multistepUpdate(
+  config: MultistepConfig,
+  algorithm: AlgorithmType,
+  [t, s0, s1, s2]: readonly SchedulePoint[],
+  outputs: readonly tf.Tensor[],
+  sample: tf.Tensor,
+  noise: tf.Tensor | undefined,
+): tf.Tensor {
+  const c = stepCoefficients(algorithm, s0!, t!);
+  const [m0, m1, m2] = [...outputs].reverse() as [tf.Tensor, tf.Tensor, tf.Tensor];
+  if (!s1) {
+    return combine([c.sample, sample], [c.d0, m0], [c.noise, noise]);
+  }
+  const h = stepLength(s0!, t!);
+  const r0 = (s0!.lambda - s1.lambda) / h;
+  const d10 = tf.mul(1 / r0, tf.sub(m0, m1));
+  if (!s2) {
+    const d1 = config.solver_type === 'midpoint' ? c.d1Midpoint : c.d1Heun;
+    return combine([c.sample, sample], [c.d0, m0], [d1, d10], [c.noise, noise]);
+  }
+  const r1 = (s1.lambda - s2.lambda) / h;
+  const d11 = tf.mul(1 / r1, tf.sub(m1, m2));
+  const curve = tf.sub(d10, d11);
+  const d1 = tf.add(d10, tf.mul(r0 / (r0 + r1), curve));
+  const d2 = tf.mul(1 / (r0 + r1), curve);
+  return combine([c.sample, sample], [c.d0, m0], [c.d1Heun, d1], [c.d2, d2], [c.noise, noise]);
+}
+
+/** Refuses the algorithms whose papers have no third order before a loop is begun. */
+export function checkThirdOrder(className: string, order: number, algorithm: string, without: string): void {
+  if (order === 3 && algorithm === without) {
     throw new InvalidArgumentError(
-      `[${className}] has no third order for algorithm_type "sde-dpmsolver"; set solver_order to 1 or 2, or ` +
-        'algorithm_type to "sde-dpmsolver++"',
+      `[${className}] has no third order for algorithm_type "${without}"; set solver_order to 1 or 2`,
     );
   }
 }

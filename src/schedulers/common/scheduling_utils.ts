@@ -310,12 +310,35 @@ export abstract class SchedulerMixin<C extends SchedulerConfig = SchedulerConfig
     }
   }
 
+  /** The noise level that `sChurn` raises a level to before a step (Karras et al., Algorithm 2). */
+  protected churnedSigma(sigma: number, steps: number, options: StepOptions): number {
+    const { sChurn = 0, sTmin = 0, sTmax = Infinity } = options;
+    return sTmin <= sigma && sigma <= sTmax ? sigma * (1 + Math.min(sChurn / steps, Math.SQRT2 - 1)) : sigma;
+  }
+
+  /** x + s_noise sqrt(sigma_hat^2 - sigma^2) noise */
+  protected addChurn(sample: tf.Tensor, sigma: number, sigmaHat: number, options: StepOptions): tf.Tensor {
+    if (sigmaHat <= sigma) {
+      return sample;
+    }
+    const added = (options.sNoise ?? 1) * Math.sqrt(sigmaHat ** 2 - sigma ** 2);
+    return tf.add(sample, tf.mul(this.noiseLike(sample, options), added));
+  }
+
   protected noiseLike(tensor: tf.Tensor, options: StepOptions): tf.Tensor {
-    if (!options.generator && !defaultGenerator) {
+    return randnTensor<tf.Rank>(tensor.shape, this.generators(options));
+  }
+
+  /** The generators of a step; without any, one with a random seed that all schedulers share. */
+  protected generators({ generator }: StepOptions): readonly TorchGenerator[] {
+    if (generator) {
+      return generator instanceof TorchGenerator ? [generator] : generator;
+    }
+    if (!defaultGenerator) {
       defaultGenerator = new TorchGenerator();
       defaultGenerator.seed();
     }
-    return randnTensor<tf.Rank>(tensor.shape, options.generator ?? defaultGenerator!);
+    return [defaultGenerator];
   }
 }
 
