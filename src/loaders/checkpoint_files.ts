@@ -57,10 +57,6 @@ class ShardedStateDict implements StateDict {
     return this.shardOf(key).read(key);
   }
 
-  readSync(key: string): Uint8Array {
-    return this.shardOf(key).readSync(key);
-  }
-
   async close(): Promise<void> {
     await Promise.all([...this.shards.values()].map((shard) => shard.close()));
   }

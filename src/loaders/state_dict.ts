@@ -21,8 +21,6 @@ export interface StateDict {
    * @throws {CheckpointError} when there is no such tensor or its bytes cannot be read
    */
   read(key: string): Promise<Uint8Array>;
-  /** The same at once, for weights that are needed in the middle of a computation. */
-  readSync(key: string): Uint8Array;
   /** Closes the files behind the dictionary; reading afterwards is an error, closing again is not. */
   close(): Promise<void>;
 }
@@ -61,7 +59,6 @@ export function renameKeys(dict: StateDict, rename: (key: string) => string | nu
     async read(key) {
       return dict.read(originalOf(key));
     },
-    readSync: (key) => dict.readSync(originalOf(key)),
     close: () => dict.close(),
   };
 }

@@ -13,6 +13,7 @@ export {
   type ModelOptions,
   type SaveOptions,
 } from './model.js';
+export { type LoadOptions, loadStateDict, matchStateDict } from './model_loading.js';
 export { CLIPTextModel, type CLIPTextOutput } from './text_encoders/clip_text_model.js';
 export { CLIPTextModelWithProjection } from './text_encoders/clip_text_model_with_projection.js';
 export { UNet2DConditionModel, type UNetInputs } from './unets/unet_2d_condition.js';

@@ -1,3 +1,4 @@
+import type { Tensor } from '@tensorflow/tfjs-core';
 import { files } from '#platform';
 import {
   type AttentionLayer,
@@ -14,16 +15,10 @@ import { InvalidArgumentError } from '../errors.js';
 import { openStateDict, writeSafetensors } from '../loaders/safetensors/index.js';
 import { encodeFromFloat32 } from '../loaders/safetensors/number_formats.js';
 import type { StateDict } from '../loaders/state_dict.js';
-import {
-  initRandom,
-  type Layer,
-  type LoadOptions,
-  loadStateDict,
-  type Parameter,
-  WeightStore,
-  type Weights,
-} from '../nn/index.js';
+import { initRandom, type Layer, type Parameter, type Weights } from '../nn/index.js';
 import { baseName, joinPath } from '../utils/paths.js';
+import { type LoadOptions, loadStateDict } from './model_loading.js';
+import { type ForwardPass, type ForwardState, runPass, runPassInBlocks, WeightStore } from './offload.js';
 
 /** A configuration as it stands in a config.json, keys in snake_case. */
 export type ConfigJson = Readonly<Record<string, unknown>>;
@@ -64,6 +59,11 @@ export interface ModelClass<M extends Model> {
   readonly floatSettings?: readonly string[];
 }
 
+/** A part of a model that can keep nothing for the backward pass and compute once more instead. */
+export interface Checkpointed {
+  checkpoint: boolean;
+}
+
 /** A network with its configuration and named parameters (diffusers/models/modeling_utils.py ModelMixin). */
 export abstract class Model {
   /** Opens the files that the weights came from; null for a model without files. */
@@ -74,7 +74,9 @@ export abstract class Model {
   /** How attention was computed before slicing was switched on. */
   private attentionBeforeSlicing: AttentionOptions | null = null;
   /** Where weights are read from while the model is offloaded. */
-  protected store: WeightStore | null = null;
+  private store: WeightStore | null = null;
+  /** While the model is offloaded: only the block at work is in memory. */
+  sequentialOffload = false;
 
   protected constructor(
     /** config.json as it was given. */
@@ -148,7 +150,7 @@ export abstract class Model {
       parameter.unfuse();
     }
     if (store !== this.store) {
-      store.load(fused);
+      await store.load(fused);
       await store.close();
     }
   }
@@ -177,16 +179,9 @@ export abstract class Model {
   }
 
   /** A parameter's numbers, also while its model is offloaded. */
-  private async numbersOf(parameter: Parameter): Promise<Float32Array> {
-    if (parameter.isLoaded || !this.store) {
-      return parameter.data();
-    }
-    this.store.load([parameter]);
-    try {
-      return await parameter.data();
-    } finally {
-      parameter.dispose();
-    }
+  private numbersOf(parameter: Parameter): Promise<Float32Array> {
+    const read = () => parameter.data();
+    return parameter.isLoaded || !this.store ? read() : this.store.using([parameter], read);
   }
 
   /** Remembers where the weights come from, so that they can be read again. */
@@ -230,7 +225,7 @@ export abstract class Model {
 
   /** Reads the weights back into memory for good. */
   async disableOffload(): Promise<void> {
-    this.store?.load(this.parameters);
+    await this.store?.load(this.parameters);
     await this.store?.close();
     this.store = null;
   }
@@ -242,16 +237,61 @@ export abstract class Model {
       return f();
     }
     try {
-      store.load(this.residentParameters);
+      await store.load(this.sequentialOffload ? this.outsideBlocks : this.parameters);
       return await f();
     } finally {
       store.release(this.parameters);
     }
   }
 
-  /** What `withWeights` holds in memory throughout. */
-  protected get residentParameters(): readonly Parameter[] {
-    return this.parameters;
+  /** Paths of the blocks that sequential offload holds one at a time, in the order of computation. */
+  protected get blockPaths(): readonly string[] {
+    return [];
+  }
+
+  private parametersOf(block: string): readonly Parameter[] {
+    return this.parameters.filter(({ path }) => path.startsWith(`${block}.`));
+  }
+
+  private get outsideBlocks(): readonly Parameter[] {
+    const inside = new Set(this.blockPaths.flatMap((block) => this.parametersOf(block)));
+    return this.parameters.filter((parameter) => !inside.has(parameter));
+  }
+
+  /** Runs a forward pass whose weights are in memory. */
+  protected runPass<S extends ForwardState, T extends Tensor>(create: () => ForwardPass<S, T>): T {
+    if (this.sequentialOffload && this.store) {
+      throw new InvalidArgumentError(
+        `[${this.constructor.name}] blocks are read from files one at a time: await predict(...) instead of forward(...)`,
+      );
+    }
+    return runPass(create);
+  }
+
+  /** Runs a forward pass; with sequential offload it waits for the weights of each block. */
+  protected runOrAwaitPass<S extends ForwardState, T extends Tensor>(create: () => ForwardPass<S, T>): T | Promise<T> {
+    return this.sequentialOffload && this.store
+      ? runPassInBlocks(create, this.store, (block) => this.parametersOf(block))
+      : runPass(create);
+  }
+
+  /** What gradient checkpointing switches. */
+  protected get checkpointed(): readonly Checkpointed[] {
+    return [];
+  }
+
+  /**
+   * Training with less memory: blocks keep nothing for the backward pass, which computes them once more. The gradients
+   * are the same.
+   */
+  enableGradientCheckpointing(on = true): void {
+    for (const part of this.checkpointed) {
+      part.checkpoint = on;
+    }
+  }
+
+  disableGradientCheckpointing(): void {
+    this.enableGradientCheckpointing(false);
   }
 
   /** Frees the weights; the model cannot be used afterwards. */

@@ -4,8 +4,6 @@ export { Embedding } from './embedding.js';
 export { initRandom } from './init.js';
 export { Layer } from './layer.js';
 export { Linear } from './linear.js';
-export { type LoadOptions, loadStateDict, matchStateDict } from './load_state_dict.js';
 export { GroupNorm, LayerNorm } from './norm.js';
 export { type Initializer, type Layout, Parameter } from './parameter.js';
-export { WeightStore } from './weight_store.js';
 export { Weights } from './weights.js';

@@ -8,8 +8,6 @@ export interface ByteSource {
    * @throws Error when fewer are there
    */
   read(position: number, length: number): Promise<Uint8Array>;
-  /** The same at once, where the platform can. */
-  readSync(position: number, length: number): Uint8Array;
   /** Frees what the source holds; reading afterwards is an error. */
   close(): Promise<void>;
 }

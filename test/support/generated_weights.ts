@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { StateDict } from '../../src/loaders/state_dict.js';
+import { loadStateDict } from '../../src/models/index.js';
 import type { Parameter } from '../../src/nn/index.js';
-import { loadStateDict } from '../../src/nn/index.js';
 import { TorchGenerator } from '../../src/utils/torch_generator.js';
 
 /** The numbers that test/reference/generated_weights.py gives a tensor of that name and shape. */
@@ -30,7 +30,6 @@ export function memoryStateDict(tensors: ReadonlyMap<string, { shape: number[]; 
       return tensor && { dtype: 'F32', shape: tensor.shape };
     },
     read: async (key) => bytes(key),
-    readSync: bytes,
     close: async () => undefined,
   };
 }

@@ -45,15 +45,6 @@ export class SafetensorsFile implements StateDict {
     return readRange(this.source, position, length, what);
   }
 
-  readSync(key: string): Uint8Array {
-    const { position, length, what } = this.locate(key);
-    try {
-      return this.source.readSync(position, length);
-    } catch (error) {
-      throw unreadable(what, error);
-    }
-  }
-
   private locate(key: string): { position: number; length: number; what: string } {
     const entry = this.header.tensors.get(key);
     if (!entry) {

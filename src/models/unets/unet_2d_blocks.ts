@@ -19,6 +19,26 @@ export interface BlockConfig {
   transformer: (Omit<Transformer2DConfig, 'channels' | 'layers'> & { layers: number | number[] }) | null;
 }
 
+export interface DownBlockConfig extends BlockConfig {
+  inChannels: number;
+  outChannels: number;
+  numLayers: number;
+  addDownsample: boolean;
+  downsamplePadding: number;
+}
+
+export interface MidBlockConfig extends BlockConfig {
+  channels: number;
+}
+
+export interface UpBlockConfig extends BlockConfig {
+  inChannels: number;
+  outChannels: number;
+  prevOutputChannel: number;
+  numLayers: number;
+  addUpsample: boolean;
+}
+
 interface Layer {
   resnet: ResnetBlock2D;
   attention: Transformer2DModel | null;
@@ -50,21 +70,16 @@ function applyLayer({ resnet, attention }: Layer, x: Tensor4D, inputs: BlockInpu
   return chain(x, ...steps);
 }
 
+function addToLast(states: Tensor4D[], residual: Tensor4D): void {
+  states.push(tf.add(states.pop()!, residual));
+}
+
 /** DownBlock2D and CrossAttnDownBlock2D (diffusers/models/unets/unet_2d_blocks.py). */
 export class DownBlock2D {
   readonly layers: Layer[];
   private readonly downsampler: Downsample2D | null;
 
-  constructor(
-    w: Weights,
-    config: BlockConfig & {
-      inChannels: number;
-      outChannels: number;
-      numLayers: number;
-      addDownsample: boolean;
-      downsamplePadding: number;
-    },
-  ) {
+  constructor(w: Weights, config: DownBlockConfig) {
     const { inChannels, outChannels, numLayers } = config;
     const inputs = Array.from({ length: numLayers }, (_, i) => (i === 0 ? inChannels : outChannels));
     this.layers = layers(w, inputs, outChannels, config);
@@ -73,16 +88,29 @@ export class DownBlock2D {
       : null;
   }
 
-  /** x [N,H,W,C] -> the state after every layer, the last one being the block's output. */
-  forward(x: Tensor4D, inputs: BlockInputs): Tensor4D[] {
+  /** How many states `forward` gives. */
+  get numStates(): number {
+    return this.layers.length + (this.downsampler ? 1 : 0);
+  }
+
+  /**
+   * x [N,H,W,C] -> the state after every layer and the downsampler, the last one being the block's output.
+   *
+   * @param residual a T2I-Adapter's: with attention added before the downsampler, without it to the block's output
+   */
+  forward(x: Tensor4D, inputs: BlockInputs, residual?: Tensor4D): Tensor4D[] {
     const states: Tensor4D[] = [];
-    let state = x;
     for (const layer of this.layers) {
-      state = applyLayer(layer, state, inputs);
-      states.push(state);
+      states.push(applyLayer(layer, states.at(-1) ?? x, inputs));
+    }
+    if (residual && this.layers[0]?.attention) {
+      addToLast(states, residual);
     }
     if (this.downsampler) {
-      states.push(this.downsampler.forward(state));
+      states.push(this.downsampler.forward(states.at(-1)!));
+    }
+    if (residual && !this.layers[0]?.attention) {
+      addToLast(states, residual);
     }
     return states;
   }
@@ -94,7 +122,7 @@ export class MidBlock2D {
   readonly attention: Transformer2DModel | null;
   readonly second: ResnetBlock2D | null;
 
-  constructor(w: Weights, config: BlockConfig & { channels: number }) {
+  constructor(w: Weights, config: MidBlockConfig) {
     const { channels, resnet, transformer } = config;
     const shape = { ...resnet, inChannels: channels, outChannels: channels };
     this.first = new ResnetBlock2D(w.at('resnets.0'), shape);
@@ -120,16 +148,7 @@ export class UpBlock2D {
   readonly layers: Layer[];
   private readonly upsampler: Upsample2D | null;
 
-  constructor(
-    w: Weights,
-    config: BlockConfig & {
-      inChannels: number;
-      outChannels: number;
-      prevOutputChannel: number;
-      numLayers: number;
-      addUpsample: boolean;
-    },
-  ) {
+  constructor(w: Weights, config: UpBlockConfig) {
     const { inChannels, outChannels, prevOutputChannel, numLayers } = config;
     const inputs = Array.from({ length: numLayers }, (_, i) => {
       const skip = i === numLayers - 1 ? inChannels : outChannels;

@@ -11,7 +11,7 @@ import {
   type SliceSize,
 } from '../../attention/index.js';
 import { GeneratedImage } from '../../images/index.js';
-import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
+import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel, UNetInputs } from '../../models/index.js';
 import { timestepEmbedding } from '../../ops/index.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
 import { asTokenizer, type Tokenizer, type TransformersJsTokenizer } from '../../tokenizers/index.js';
@@ -392,14 +392,16 @@ export class StableDiffusionPipeline extends Callable<Draw> {
         const sigma = noiseLevel(scheduler, step);
         const guided = guidance && scale > 1;
         const both = guided && !skipsUnconditional(inputs.options, step, timesteps.length, sigma);
+        const input = tf.tidy(() =>
+          scheduler.scaleModelInput(both ? tf.concat([current, current], 0) : current, timestep),
+        );
+        const { embeds, cache } = guidance && !both ? prompts.conditional : prompts.all;
+        const predicted = await this.predict(input as Tensor4D, timestep, embeds, { cache, timestepCond });
         const next = tf.tidy(() => {
-          const input = scheduler.scaleModelInput(both ? tf.concat([current, current], 0) : current, timestep);
-          const { embeds, cache } = guidance && !both ? prompts.conditional : prompts.all;
-          const prediction = this.unet.forward(input as Tensor4D, timestep, embeds, { cache, timestepCond });
-          const noise = both ? classifierFreeGuidance(prediction, scale, guidanceRescale) : prediction;
+          const noise = both ? classifierFreeGuidance(predicted, scale, guidanceRescale) : predicted;
           return scheduler.step(noise, timestep, current, { generator, eta }).prevSample as Tensor4D;
         });
-        current.dispose();
+        tf.dispose([predicted, current]);
         latents = next;
         await yieldToEventLoop();
         const decision: StepDecision = yield { step, timestep, latents };
@@ -424,6 +426,15 @@ export class StableDiffusionPipeline extends Callable<Draw> {
       prompts.dispose();
       tf.dispose([timestepCond, latents] as unknown as Tensor[]);
       scheduler.dispose();
+    }
+  }
+
+  /** The UNet's prediction for an input, which is disposed of. */
+  private async predict(input: Tensor4D, ...rest: [number, tf.Tensor3D, UNetInputs]): Promise<Tensor4D> {
+    try {
+      return await this.unet.predict(input, ...rest);
+    } finally {
+      input.dispose();
     }
   }
 

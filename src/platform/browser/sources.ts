@@ -5,10 +5,6 @@ export function notFound(path: string): Error {
   return Object.assign(new Error(`there is no file '${path}'`), { code: 'ENOENT' });
 }
 
-function noWaiting(): never {
-  throw new Error('a browser reads files only while the program waits');
-}
-
 function ended(done: number, length: number): Error {
   return new Error(`the file ended after ${done} of ${length} bytes; was it changed meanwhile?`);
 }
@@ -24,7 +20,6 @@ export function blobSource(blob: Blob): ByteSource {
       }
       return bytes;
     },
-    readSync: noWaiting,
     close: async () => undefined,
   };
 }
@@ -63,7 +58,6 @@ export async function urlSource(url: string): Promise<ByteSource> {
       }
       return whole ? whole.read(position, length) : new Uint8Array(0);
     },
-    readSync: noWaiting,
     async close() {
       whole = undefined;
     },

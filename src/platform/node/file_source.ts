@@ -1,4 +1,4 @@
-import { fstatSync, readSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { ByteSource } from '../types.js';
 
@@ -18,15 +18,6 @@ class FileSource implements ByteSource {
       const ask = Math.min(length - done, MAX_READ_BYTES);
       const { bytesRead } = await this.handle.read(bytes, done, ask, position + done);
       done += checkCount(bytesRead, done, length);
-    }
-    return new Uint8Array(bytes.buffer, 0, length);
-  }
-
-  readSync(position: number, length: number): Uint8Array {
-    const bytes = Buffer.allocUnsafeSlow(length);
-    for (let done = 0; done < length; ) {
-      const ask = Math.min(length - done, MAX_READ_BYTES);
-      done += checkCount(readSync(this.handle.fd, bytes, done, ask, position + done), done, length);
     }
     return new Uint8Array(bytes.buffer, 0, length);
   }

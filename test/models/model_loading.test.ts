@@ -3,7 +3,8 @@ import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { AbortedError, CheckpointError, DiffusersError, StateDictError } from '../../src/errors.js';
 import type { StateDict } from '../../src/loaders/state_dict.js';
-import { Conv2d, Embedding, GroupNorm, Linear, loadStateDict, matchStateDict, Weights } from '../../src/nn/index.js';
+import { loadStateDict, matchStateDict } from '../../src/models/index.js';
+import { Conv2d, Embedding, GroupNorm, Linear, Weights } from '../../src/nn/index.js';
 import { memoryStateDict } from '../support/generated_weights.js';
 
 /** A little of everything: 9 tensors under first and second names. */

@@ -1,7 +1,7 @@
 import type { PhysicalType } from '../backends/types.js';
 import { AbortedError, StateDictError } from '../errors.js';
 import type { StateDict, StorageType } from '../loaders/state_dict.js';
-import type { Parameter } from './parameter.js';
+import type { Parameter } from '../nn/index.js';
 
 export interface LoadOptions {
   /** How native backends store the weights; other backends always hold float32. Default 'float32'. */
@@ -15,7 +15,7 @@ export interface LoadOptions {
   onProgress?: (loaded: number, total: number) => void;
 }
 
-const MOST_LISTED = 20;
+const MAX_LISTED = 20;
 
 /** Integers hold ids and positions; a weight of such a type has been damaged or mislabelled. */
 const WEIGHT_TYPES: readonly StorageType[] = ['F64', 'F32', 'F16', 'BF16'];
@@ -24,8 +24,8 @@ function list(title: string, items: string[]): string {
   if (items.length === 0) {
     return '';
   }
-  const more = items.length > MOST_LISTED ? `\n    and ${items.length - MOST_LISTED} more` : '';
-  return `\n  ${title}:\n    ${items.slice(0, MOST_LISTED).join('\n    ')}${more}`;
+  const more = items.length > MAX_LISTED ? `\n    and ${items.length - MAX_LISTED} more` : '';
+  return `\n  ${title}:\n    ${items.slice(0, MAX_LISTED).join('\n    ')}${more}`;
 }
 
 /** Matches parameters with a checkpoint's keys; throws one error that lists all that does not fit. */
