@@ -71,11 +71,4 @@ Tensor as_type(const Tensor& tensor, DType type) {
   return result;
 }
 
-DType promote(const Tensor& a, const Tensor& b) {
-  if (a.dtype() == b.dtype()) return a.dtype();
-  if (a.elements() == 1 && b.elements() != 1) return b.dtype();
-  if (b.elements() == 1 && a.elements() != 1) return a.dtype();
-  return DType::f32;
-}
-
 }  // namespace td

@@ -1,5 +1,5 @@
 #pragma once
-#include "core/tensor.h"
+#include "core/operands.h"
 
 namespace td {
 
@@ -7,7 +7,5 @@ namespace td {
 void convert(DType from_type, const void* from, DType to_type, void* to, int64_t n);
 /// The tensor itself when it has that type already.
 Tensor as_type(const Tensor& tensor, DType type);
-/// Type of the result of mixing two floats: a single number does not widen the other's type.
-DType promote(const Tensor& a, const Tensor& b);
 
 }  // namespace td

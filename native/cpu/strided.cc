@@ -7,78 +7,9 @@
 
 namespace td {
 
-Shape broadcast_shape(const Shape& a, const Shape& b) {
-  if (a == b) return a;
-  Shape result;
-  result.rank = std::max(a.rank, b.rank);
-  for (int i = 1; i <= result.rank; ++i) {
-    const int64_t x = i <= a.rank ? a.dims[a.rank - i] : 1, y = i <= b.rank ? b.dims[b.rank - i] : 1;
-    require(x == y || x == 1 || y == 1, "shapes ", a, " and ", b, " cannot be broadcast together");
-    result.dims[result.rank - i] = x == 1 ? y : x;
-  }
-  return result;
-}
-
-BroadcastPlan plan_broadcast(const Shape& result, std::initializer_list<const Shape*> operands) {
-  BroadcastPlan plan;
-  int64_t strides[BroadcastPlan::kOperands][kMaxRank];
-  int count = 0;
-  for (const Shape* shape : operands) {
-    int64_t step = 1;
-    for (int i = 1; i <= result.rank; ++i) {
-      const int64_t dim = i <= shape->rank ? shape->dims[shape->rank - i] : 1;
-      strides[count][result.rank - i] = dim == 1 ? 0 : step;
-      step *= dim;
-    }
-    ++count;
-  }
-  for (int i = 0; i < result.rank; ++i) {
-    if (result.dims[i] == 1) continue;
-    bool merge = plan.rank > 0;
-    for (int k = 0; k < count && merge; ++k) merge = plan.strides[k][plan.rank - 1] == strides[k][i] * result.dims[i];
-    if (merge) {
-      plan.dims[plan.rank - 1] *= result.dims[i];
-    } else {
-      plan.dims[plan.rank++] = result.dims[i];
-    }
-    for (int k = 0; k < count; ++k) plan.strides[k][plan.rank - 1] = strides[k][i];
-  }
-  return plan;
-}
-
-void contiguous_strides(const Shape& shape, int64_t* strides) {
-  int64_t step = 1;
-  for (int i = shape.rank - 1; i >= 0; --i) {
-    strides[i] = step;
-    step *= shape.dims[i];
-  }
-}
-
 namespace {
 
-struct Axis {
-  int64_t dim, from, to;
-};
-
-/// Drops axes of size 1, orders by the stride of the destination and merges neighbours.
-int simplify(const Shape& dims, const int64_t* from, const int64_t* to, Axis* axes) {
-  int rank = 0;
-  for (int i = 0; i < dims.rank; ++i)
-    if (dims.dims[i] != 1) axes[rank++] = {dims.dims[i], from[i], to[i]};
-  std::stable_sort(axes, axes + rank, [](const Axis& a, const Axis& b) { return std::llabs(a.to) > std::llabs(b.to); });
-  int merged = 0;
-  for (int i = 0; i < rank; ++i) {
-    if (merged) {
-      Axis& last = axes[merged - 1];
-      if (last.from == axes[i].from * axes[i].dim && last.to == axes[i].to * axes[i].dim) {
-        last = {last.dim * axes[i].dim, axes[i].from, axes[i].to};
-        continue;
-      }
-    }
-    axes[merged++] = axes[i];
-  }
-  return merged;
-}
+using Axis = CopyAxis;
 
 template <typename T>
 void copy_row(const T* from, int64_t from_step, T* to, int64_t to_step, int64_t n) {
@@ -175,7 +106,7 @@ void strided_copy(size_t element, const Shape& dims, const void* from, const int
                   const int64_t* to_strides) {
   if (dims.elements() == 0) return;
   Axis axes[kMaxRank];
-  const int rank = simplify(dims, from_strides, to_strides, axes);
+  const int rank = simplify_copy(dims, from_strides, to_strides, axes);
   if (element == 4)
     copy_axes(axes, rank, static_cast<const uint32_t*>(from), static_cast<uint32_t*>(to));
   else if (element == 2)

@@ -1,8 +1,32 @@
 #include "cuda/launch.h"
 
+#include <cxxabi.h>
+
+#include <cstdlib>
+
 #include "core/errors.h"
 
 namespace td::cuda {
+
+std::string kernel_expression(const char* mangled) {
+  int status = 0;
+  char* demangled = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
+  const std::string text = demangled ? demangled : "";
+  std::free(demangled);
+  // "td::cuda::detail::KernelName<&(void td::cuda::name<arguments>(parameters))>", without void where name is no template
+  const std::string mark = "KernelName<&";
+  size_t begin = text.find(mark);
+  if (begin == std::string::npos) return "";
+  begin += mark.size();
+  if (text[begin] == '(') ++begin;
+  if (text.compare(begin, 5, "void ") == 0) begin += 5;
+  size_t end = begin;
+  for (int depth = 0; end < text.size() && (depth > 0 || (text[end] != '(' && text[end] != '>')); ++end) {
+    if (text[end] == '<') ++depth;
+    if (text[end] == '>') --depth;
+  }
+  return text.substr(begin, end - begin);
+}
 
 void launch_entry(KernelEntry& entry, const Grid& grid, void** parameters) {
   use_card();

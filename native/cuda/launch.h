@@ -3,8 +3,8 @@
 #pragma once
 #include <functional>
 #include <string>
-#include <string_view>
 #include <tuple>
+#include <typeinfo>
 #include <utility>
 
 #include "cuda/driver.h"
@@ -54,20 +54,17 @@ inline unsigned blocks_for(int64_t count, int64_t per_block) { return static_cas
 /// One thread per item, threads that never meet.
 inline Grid grid_for(int64_t count, unsigned threads = 256) { return {dim3(blocks_for(count, threads)), dim3(threads), 0, true}; }
 
+/// The C++ expression of the function that a mangled KernelName<function> names.
+std::string kernel_expression(const char* mangled);
+
 namespace detail {
 
 template <auto Kernel>
+struct KernelName {};
+
+template <auto Kernel>
 std::string expression_of() {
-  // "std::string td::cuda::detail::expression_of() [with auto Kernel = td::cuda::name<...>; std::string = ...]"
-  const std::string_view text = __PRETTY_FUNCTION__;
-  const std::string_view mark = "auto Kernel = ";
-  size_t begin = text.find(mark) + mark.size();
-  size_t end = text.find("; std::string", begin);
-  if (end == std::string_view::npos) end = text.rfind(']');
-  std::string name(text.substr(begin, end - begin));
-  if (name[0] == '(') name = name.substr(1, name.rfind(')') - 1);
-  if (name[0] == '&') name = name.substr(name[1] == ' ' ? 2 : 1);
-  return name;
+  return kernel_expression(typeid(KernelName<Kernel>).name());
 }
 
 template <auto Kernel>

@@ -40,6 +40,24 @@ std::vector<std::string> folders() {
   return result;
 }
 
+/// NVRTC opens its other half by name alone: one that lies beside it is opened before.
+void open_builtins(const std::string& nvrtc) {
+  const size_t slash = nvrtc.rfind('/');
+  if (slash == std::string::npos) return;
+  glob_t found{};
+  if (glob((nvrtc.substr(0, slash) + "/libnvrtc-builtins.so.*").c_str(), 0, nullptr, &found) == 0) {
+    for (size_t i = 0; i < found.gl_pathc; ++i) dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
+  }
+  globfree(&found);
+}
+
+Library open_nvrtc() {
+  Library library =
+      open_library({"libnvrtc.so.13", "libnvrtc.so.12"}, "pip install nvidia-cuda-nvrtc (or nvidia-cuda-nvrtc-cu12) brings it");
+  if (library) open_builtins(library.path);
+  return library;
+}
+
 }  // namespace
 
 void* Library::symbol(const char* name) const { return handle ? dlsym(handle, name) : nullptr; }
@@ -61,8 +79,7 @@ Library open_library(const std::vector<std::string>& names, const std::string& r
 }
 
 const Library& nvrtc_library() {
-  static const Library* library =
-      new Library(open_library({"libnvrtc.so.13", "libnvrtc.so.12"}, "pip install nvidia-cuda-nvrtc (or nvidia-cuda-nvrtc-cu12) brings it"));
+  static const Library* library = new Library(open_nvrtc());
   return *library;
 }
 
