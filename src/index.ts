@@ -14,6 +14,14 @@ export * from './images/index.js';
 export { resolvePretrained } from './loaders/hub/hub.js';
 export { openSafetensors, openStateDict, writeSafetensors } from './loaders/safetensors/index.js';
 export * from './models/index.js';
+export {
+  type Adapter,
+  FullDelta,
+  type Layer,
+  LowRankDelta,
+  type Parameter,
+  type WeightChange,
+} from './nn/index.js';
 export * from './ops/index.js';
 export * from './pipelines/index.js';
 export * from './schedulers/index.js';

@@ -16,9 +16,12 @@ import { openStateDict, writeSafetensors } from '../loaders/safetensors/index.js
 import { encodeFromFloat32 } from '../loaders/safetensors/number_formats.js';
 import type { StateDict } from '../loaders/state_dict.js';
 import { initRandom, type Layer, type Parameter, type Weights } from '../nn/index.js';
+import { invalid, is, oneOf } from '../utils/check.js';
 import { baseName, joinPath } from '../utils/paths.js';
 import { type LoadOptions, loadStateDict } from './model_loading.js';
 import { type ForwardPass, type ForwardState, runPass, runPassInBlocks, WeightStore } from './offload.js';
+
+const SAVED_TYPES = ['F32', 'F16', 'BF16'] as const;
 
 /** A configuration as it stands in a config.json, keys in snake_case. */
 export type ConfigJson = Readonly<Record<string, unknown>>;
@@ -307,13 +310,11 @@ export abstract class Model {
 
 /** @throws InvalidArgumentError for a type that cannot be written and for a variant that is no part of a file name */
 export function checkSaveOptions({ dtype, variant }: SaveOptions): void {
-  if (dtype !== undefined && !['F32', 'F16', 'BF16'].includes(dtype)) {
-    throw new InvalidArgumentError(`[savePretrained] dtype must be 'F32', 'F16' or 'BF16', got '${dtype}'`);
+  if (dtype !== undefined && !is.oneOf(SAVED_TYPES, dtype)) {
+    throw invalid('savePretrained', 'dtype', oneOf(SAVED_TYPES), dtype);
   }
   if (variant !== undefined && !/^[\w-]+$/.test(variant)) {
-    throw new InvalidArgumentError(
-      `[savePretrained] variant must be letters, digits, '_' and '-', such as 'fp16', got '${variant}'`,
-    );
+    throw invalid('savePretrained', 'variant', "letters, digits, '_' and '-', such as 'fp16'", variant);
   }
 }
 
@@ -352,7 +353,7 @@ export function modelFromConfig<M extends Model>(
 ): M {
   const { init, seed = 0, ...rest } = options;
   if (init !== undefined && init !== 'random') {
-    throw new InvalidArgumentError(`[fromConfig] init must be 'random' or left out, got '${init}'`);
+    throw invalid('fromConfig', 'init', "'random' or nothing", init);
   }
   const model = new modelClass(config, rest);
   if (init === 'random') {

@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import {
   type AttentionName,
   type AttentionOptions,
+  AttentionProjections,
   CrossAttention,
   createAttention,
 } from '../../src/attention/index.js';
@@ -10,6 +11,7 @@ import type { OneDnnBackend } from '../../src/backends/native/backend.js';
 import { measurePeak } from '../../src/backends/peak_memory.js';
 import { freeMemory } from '../../src/backends/traits.js';
 import { OutOfMemoryError } from '../../src/errors.js';
+import { Weights } from '../../src/nn/index.js';
 import { hasNative, startOneDnn } from '../backends/support.js';
 import { relativeL2 } from '../support/compare.js';
 import { type LayerShape, randomOperands, randomProjections } from './support.js';
@@ -110,6 +112,33 @@ const label = ({ freeMemory: free, ...rest }: AttentionOptions) =>
     expect(peaks).toEqual([...peaks].sort((a, b) => a - b));
     expect(peaks[0]).toBeLessThan(5 * operand);
     tf.dispose([q, k, v]);
+  });
+
+  test('upcast attention keeps the scores of 16-bit operands in float32', () => {
+    tf.tidy(() => {
+      const shape = { batch: 2, heads: 2, dimHead: 40, queries: 64, keys: 64 };
+      const half = randomOperands(shape).map((x) => backend.toPhysical(x, 'bfloat16')) as [
+        tf.Tensor3D,
+        tf.Tensor3D,
+        tf.Tensor3D,
+      ];
+      const exact = half.map((x) => backend.toPhysical(x, 'float32')) as typeof half;
+      const build = (upcast: boolean) =>
+        new AttentionProjections(Weights.root().at('a'), { queryDim: 80, heads: 2, dimHead: 40, upcast });
+      const expected = createAttention('classic', build(false))
+        .attend(...exact)
+        .dataSync();
+      for (const name of ['classic', 'sliced', 'sub-quadratic', 'memory-efficient'] as const) {
+        const out = createAttention(name, build(true)).attend(...half);
+        expect(backend.physicalType(out)).toBe('bfloat16');
+        // one rounding of the result
+        expect(relativeL2(out.dataSync(), expected)).toBeLessThan(2.5e-3);
+      }
+      const rounded = createAttention('classic', build(false))
+        .attend(...half)
+        .dataSync();
+      expect(relativeL2(rounded, expected)).toBeGreaterThan(4e-3);
+    });
   });
 
   test('in 16 bits the formulas count 2 bytes', () => {

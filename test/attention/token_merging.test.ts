@@ -152,8 +152,8 @@ describe('TokenMerging', () => {
   });
 
   test('options out of range are errors', () => {
-    expect(() => new TokenMerging({ ratio: 1.5 })).toThrow(/ratio must be from 0 to 1, got 1.5/);
-    expect(() => new TokenMerging({ ratio: 0.5, sx: 0 })).toThrow(/sx must be a positive integer/);
+    expect(() => new TokenMerging({ ratio: 1.5 })).toThrow(/ratio expects a number from 0 to 1, got 1.5/);
+    expect(() => new TokenMerging({ ratio: 0.5, sx: 0 })).toThrow(/sx expects a positive integer/);
   });
 });
 

@@ -11,6 +11,10 @@ const cases = loadReferenceCases('test/fixtures/models/unet.safetensors');
 
 function conditions({ tensors, config }: ReferenceCase): UNetInputs {
   const given = <T extends tf.Tensor>(name: string) => (tensors[name] ? tensor<T>(tensors[name]) : undefined);
+  const list = (name: string) => {
+    const found = Object.keys(tensors).filter((key) => key.startsWith(`${name}.`));
+    return found.length > 0 ? found.sort().map((key) => given<tf.Tensor4D>(key)!) : undefined;
+  };
   const labels = given('class_labels');
   const timeIds = given<tf.Tensor2D>('time_ids');
   return {
@@ -18,6 +22,9 @@ function conditions({ tensors, config }: ReferenceCase): UNetInputs {
     timestepCond: given('timestep_cond'),
     addedCond: timeIds && { textEmbeds: given<tf.Tensor2D>('text_embeds')!, timeIds },
     encoderAttentionMask: given('encoder_attention_mask'),
+    downBlockAdditionalResiduals: list('down_residuals'),
+    midBlockAdditionalResidual: given('mid_residual'),
+    downIntrablockAdditionalResiduals: list('intrablock_residuals'),
   };
 }
 
@@ -83,6 +90,20 @@ describe('UNet2DConditionModel', () => {
     const inputs: [tf.Tensor4D, tf.Tensor3D] = [tf.zeros(sample as never), tf.zeros(text as never)];
     expect(() => model.forward(inputs[0], 1, inputs[1])).toThrow(InvalidArgumentError);
     tf.dispose(inputs);
+  });
+
+  test('residuals that do not belong together are refused', async () => {
+    const model = await build(cases[1]!.config, 'classic');
+    const [sample, text] = [tf.zeros<tf.Rank.R4>([1, 8, 8, 4]), tf.zeros<tf.Rank.R3>([1, 5, 12])];
+    const { numTensors } = tf.memory();
+    const call = (inputs: UNetInputs) => () => model.forward(sample, 1, text, inputs);
+    expect(call({ downBlockAdditionalResiduals: [sample] })).toThrow(/go together; a T2I-Adapter's are/);
+    expect(call({ downBlockAdditionalResiduals: [sample], midBlockAdditionalResidual: sample })).toThrow(
+      /downBlockAdditionalResiduals expects 4 tensors, got 1/,
+    );
+    expect(call({ downIntrablockAdditionalResiduals: [] })).toThrow(/expects 2 or 3 tensors, got 0/);
+    expect(tf.memory().numTensors).toBe(numTensors);
+    tf.dispose([sample, text]);
   });
 
   test.each(cases.filter(({ tensors }) => tensors.class_labels || tensors.time_ids))(

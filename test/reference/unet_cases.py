@@ -46,7 +46,20 @@ CASES = {
                                                             attention_head_dim=12), {}),
     "the rest": (dict(in_channels=9, out_channels=8, center_input_sample=True, flip_sin_to_cos=False, freq_shift=1, downsample_padding=0, mid_block_scale_factor=1.7, conv_in_kernel=5,
                       conv_out_kernel=1, time_embedding_dim=20, timestep_post_act="silu", norm_eps=1e-3, resnet_out_scale_factor=1.3, resnet_skip_time_act=True), {}),
+    "residuals of a ControlNet": (dict(), dict(
+        down_residuals=[randn(20, B, 8, 9, 13), randn(21, B, 8, 9, 13), randn(22, B, 8, 5, 7), randn(23, B, 16, 5, 7)],
+        mid_residual=randn(24, B, 16, 5, 7))),
+    "residuals of a T2I-Adapter": (dict(), dict(intrablock_residuals=[randn(25, B, 8, 9, 13), randn(26, B, 16, 5, 7)])),
+    "residuals of a T2I-Adapter with one for the middle, and of a ControlNet": (dict(mid_block_type="UNetMidBlock2D", **BOTH), dict(
+        intrablock_residuals=[randn(25, B, 8, 9, 13), randn(26, B, 16, 5, 7), randn(27, B, 16, 5, 7)],
+        down_residuals=[randn(20, B, 8, 9, 13), randn(21, B, 8, 9, 13), randn(22, B, 8, 5, 7), randn(23, B, 16, 5, 7)],
+        mid_residual=randn(24, B, 16, 5, 7))),
+    "residuals of a ControlNet without a middle block": (dict(mid_block_type=None), dict(
+        down_residuals=[randn(20, B, 8, 9, 13), randn(21, B, 8, 9, 13), randn(22, B, 8, 5, 7), randn(23, B, 16, 5, 7)],
+        mid_residual=randn(24, B, 16, 5, 7))),
 }
+RESIDUALS = {"down_residuals": "down_block_additional_residuals", "intrablock_residuals": "down_intrablock_additional_residuals",
+             "mid_residual": "mid_block_additional_residual"}
 GRADIENTS = ("sd21: linear projections, heads by block, v-prediction's upcast", "three levels, odd sizes")
 
 tensors, cases = {}, []
@@ -57,6 +70,12 @@ for i, (name, (overrides, inputs)) in enumerate(CASES.items()):
     call = dict(given)
     if "text_embeds" in call:
         call["added_cond_kwargs"] = {"text_embeds": call.pop("text_embeds"), "time_ids": call.pop("time_ids")}
+    for key in RESIDUALS.keys() & call.keys():
+        residuals = call.pop(key)
+        # diffusers adds to them in place and takes them out of the list
+        call[RESIDUALS[key]] = [x.clone() for x in residuals] if isinstance(residuals, list) else residuals
+        if isinstance(residuals, list):
+            given.update({f"{key}.{j}": x for j, x in enumerate(given.pop(key))})
     for key in ("sample", "encoder_hidden_states"):
         call[key] = call[key].clone().requires_grad_()
     out = unet(**call).sample

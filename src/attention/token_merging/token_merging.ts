@@ -1,5 +1,5 @@
 import type { Tensor3D } from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../../errors.js';
+import { expectThat, is } from '../../utils/check.js';
 import { TorchGenerator } from '../../utils/torch_generator.js';
 import { MergedTokens } from './merged_tokens.js';
 
@@ -50,13 +50,9 @@ function complete(options: TokenMergingOptions): CompleteOptions {
     mergeMlp: false,
     ...options,
   };
-  if (!(all.ratio >= 0 && all.ratio <= 1)) {
-    throw new InvalidArgumentError(`[tokenMerging] ratio must be from 0 to 1, got ${all.ratio}`);
-  }
+  expectThat(is.share(all.ratio), 'tokenMerging', 'ratio', 'a number from 0 to 1', all.ratio);
   for (const name of ['maxDownsample', 'sx', 'sy'] as const) {
-    if (!(Number.isInteger(all[name]) && all[name] >= 1)) {
-      throw new InvalidArgumentError(`[tokenMerging] ${name} must be a positive integer, got ${all[name]}`);
-    }
+    expectThat(is.count(all[name]), 'tokenMerging', name, 'a positive integer', all[name]);
   }
   return all;
 }

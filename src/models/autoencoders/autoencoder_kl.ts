@@ -2,8 +2,8 @@ import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import type { CrossAttention } from '../../attention/index.js';
 import { toPhysicalType } from '../../backends/precision.js';
-import { InvalidArgumentError } from '../../errors.js';
 import { Conv2d, Weights } from '../../nn/index.js';
+import { invalid } from '../../utils/check.js';
 import { randnTensor } from '../../utils/randn_tensor.js';
 import { TorchGenerator } from '../../utils/torch_generator.js';
 import { chain } from '../blocks/chain.js';
@@ -20,7 +20,7 @@ import { type AutoencoderKLConfig, parseAutoencoderConfig } from './autoencoder_
 import { tiled } from './tiling.js';
 import { Decoder, Encoder, type VaeAttention } from './vae.js';
 
-function unforeseen(): TorchGenerator {
+function unseeded(): TorchGenerator {
   const generator = new TorchGenerator();
   generator.seed();
   return generator;
@@ -39,8 +39,8 @@ export class DiagonalGaussianDistribution {
     logvar.dispose();
   }
 
-  /** One draw; noise comes in N,C,H,W order, as torch's does. Without a generator it cannot be foreseen. */
-  sample(generator: TorchGenerator = unforeseen()): Tensor4D {
+  /** One draw, with noise in N,C,H,W order as torch's; without a generator another one at each call. */
+  sample(generator: TorchGenerator = unseeded()): Tensor4D {
     return tf.tidy(() => {
       const noise = randnTensor(this.mean.shape, generator) as Tensor4D;
       return tf.add(this.mean, tf.mul(tf.exp(tf.mul(this.logvar, 0.5)), noise));
@@ -127,9 +127,7 @@ export class AutoencoderKL extends Model {
    */
   encode(image: Tensor4D): DiagonalGaussianDistribution {
     if (image.rank !== 4 || image.shape[3] !== this.parsed.inChannels) {
-      throw new InvalidArgumentError(
-        `[AutoencoderKL] image must be [N,H,W,${this.parsed.inChannels}], got [${image.shape}]`,
-      );
+      throw invalid('AutoencoderKL', 'image', `a tensor [N,H,W,${this.parsed.inChannels}]`, image);
     }
     const moments = this.inSlices(image, (x) => this.encodeMoments(x));
     const distribution = new DiagonalGaussianDistribution(moments);
@@ -145,9 +143,7 @@ export class AutoencoderKL extends Model {
    */
   decode(latents: Tensor4D): Tensor4D {
     if (latents.rank !== 4 || latents.shape[3] !== this.parsed.latentChannels) {
-      throw new InvalidArgumentError(
-        `[AutoencoderKL] latents must be [N,h,w,${this.parsed.latentChannels}], got [${latents.shape}]`,
-      );
+      throw invalid('AutoencoderKL', 'latents', `a tensor [N,h,w,${this.parsed.latentChannels}]`, latents);
     }
     return this.inSlices(latents, (x) => this.decodeAll(x));
   }

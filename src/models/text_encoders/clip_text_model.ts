@@ -12,6 +12,7 @@ import {
 import { InvalidArgumentError } from '../../errors.js';
 import { Embedding, LayerNorm, Linear, Weights } from '../../nn/index.js';
 import { attentionShape } from '../../ops/attention/score_matrix.js';
+import { invalid } from '../../utils/check.js';
 import {
   type ConfigJson,
   type FromConfigOptions,
@@ -224,7 +225,7 @@ export class CLIPTextModel extends Model {
       );
     }
     if (!Number.isInteger(clipSkip) || clipSkip < 0 || clipSkip > numHiddenLayers) {
-      throw new InvalidArgumentError(`[CLIPTextModel] clipSkip must be 0 to ${numHiddenLayers}, got ${clipSkip}`);
+      throw invalid('CLIPTextModel', 'clipSkip', `an integer from 0 to ${numHiddenLayers}`, clipSkip);
     }
   }
 }

@@ -64,7 +64,7 @@ export function memoryEfficientAttentionTokens(
   const { bias, impl = 'auto', scale = 1 / Math.sqrt(q.shape[2] / heads) } = options;
   if (q.shape[2] % heads !== 0 || v.shape[2] % heads !== 0) {
     throw new InvalidArgumentError(
-      `[memoryEfficientAttention] channels must be a multiple of ${heads} heads, got q [${q.shape}] and v [${v.shape}]`,
+      `[memoryEfficientAttention] channels expects a multiple of ${heads} heads, got q [${q.shape}] and v [${v.shape}]`,
     );
   }
   if (useKernel(KERNEL, impl)) {
@@ -99,7 +99,7 @@ function checkShapes(q: Tensor4D, k: Tensor4D, v: Tensor4D, bias?: Tensor): void
     const fits = bias.rank <= 4 && bias.shape.every((size, i) => size === 1 || size === full[4 - bias.rank + i]);
     if (!fits) {
       throw new InvalidArgumentError(
-        `[memoryEfficientAttention] bias must broadcast to [${full}], got [${bias.shape}]`,
+        `[memoryEfficientAttention] bias expects a shape that broadcasts to [${full}], got [${bias.shape}]`,
       );
     }
   }
