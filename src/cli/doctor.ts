@@ -1,8 +1,9 @@
 import { freemem, totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs-core';
+import { hubCacheDir } from '#platform';
 import { describeAutoAttention, resolveAttention } from '../attention/index.js';
 import { type BackendDescription, describeBackends, pickBackend } from '../backends/index.js';
-import { hubCacheDir, hubEndpoint, isOffline } from '../loaders/hub/environment.js';
+import { hubEndpoint, isOffline } from '../loaders/hub/request.js';
 import { installedVersion, PACKAGE_ROOT, SHIPPED_MODEL, versions } from './package_info.js';
 import { describeProcessor, type ProcessorDescription } from './processor.js';
 

@@ -78,6 +78,53 @@ export interface CallScope<T> {
   run<R>(value: T, f: () => R): R;
 }
 
+/** A file of a repository at a commit. */
+export interface HubContent {
+  path: string;
+  size: number;
+  /** Name of its content: the SHA-256 of an LFS file, the git hash of another. */
+  etag: string;
+}
+
+/** Content of the hub that is on its way; one program at a time holds it. */
+export interface IncompleteContent {
+  /** Bytes that are there. */
+  readonly size: number;
+  /** The server's own name of the content that they are of (its ETag); undefined when they cannot be continued. */
+  readonly validator: string | undefined;
+  /** Throws away what is there. */
+  restart(validator: string | undefined): Promise<void>;
+  /** @throws FileWriteError when the disk is full or fails; nothing is kept then */
+  write(bytes: Uint8Array): Promise<void>;
+  /** @throws DownloadError when the bytes are not what the content's name says; nothing is kept then */
+  complete(): Promise<void>;
+  /** Ends the work on it. What is worth it stays, to be continued later. */
+  release(): Promise<void>;
+}
+
+/** A repository in the cache that Hugging Face's libraries share. */
+export interface HubCache {
+  readonly root: string;
+  snapshotDir(commit: string): string;
+  /** The snapshot directory of a revision, a branch, tag or commit; undefined when the cache has none. */
+  findSnapshot(revision: string): Promise<string | undefined>;
+  /** Makes a revision's name stand for a commit. */
+  writeRef(revision: string, commit: string): Promise<void>;
+  /**
+   * Whether a file of a snapshot is there with its size and content; where only its blob is, links it. A damaged one is
+   * removed, with a warning.
+   */
+  has(commit: string, file: HubContent): Promise<boolean>;
+  /** Whether a file of a snapshot has another content than its name in the cache says. */
+  isDamaged(path: string): Promise<boolean>;
+  /** Begins a download or continues it; undefined when another program has finished it in the meantime. */
+  begin(commit: string, file: HubContent, signal?: AbortSignal): Promise<IncompleteContent | undefined>;
+  /** Takes a finished download into the cache. */
+  adopt(part: IncompleteContent, commit: string, file: HubContent): Promise<void>;
+  /** Every readable file under a directory, as paths with forward slashes relative to it. */
+  list(dir: string): Promise<string[]>;
+}
+
 /** What differs between Node and browsers; each side exports all of it under these names. */
 export interface Platform {
   files: Files;
@@ -92,6 +139,12 @@ export interface Platform {
   callScope<T>(): CallScope<T>;
   /** The same bytes as Node's Buffer; in browsers, which have none, as they are. */
   asBuffer(bytes: Uint8Array): Buffer;
+  /** The directory that Hugging Face's libraries share; '' in browsers. */
+  hubCacheDir(): string;
+  /** The token that `hf auth login` stored. */
+  storedHubToken(): Promise<string | undefined>;
+  /** In browsers there is no cache of files but the browser's own. */
+  openHubCache(cacheDir: string, id: string): HubCache | undefined;
   /** Loads a package that only Node can use. */
   importNodePackage(name: string): Promise<unknown>;
 }

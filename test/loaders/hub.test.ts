@@ -1,10 +1,14 @@
-import { lstat, mkdtemp, readdir, readFile, readlink, rm, truncate, writeFile } from 'node:fs/promises';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, truncate, utimes, writeFile } from 'node:fs/promises';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { AbortedError, DownloadError, InvalidArgumentError } from '../../src/errors.js';
-import { hubCacheDir } from '../../src/loaders/hub/environment.js';
 import { type DownloadProgress, resolvePretrained } from '../../src/loaders/hub/hub.js';
+import { hubCacheDir } from '../../src/platform/node/hub_environment.js';
 import { setWarningHandler } from '../../src/utils/logging.js';
 import { COMMIT, etagOf, filesOf, HubServer, type Repository } from './hub_server.js';
 
@@ -14,6 +18,7 @@ const wanted = [...checkpoint.keys()].filter((path) => path !== 'README.md');
 const UNET = 'unet/diffusion_pytorch_model.safetensors';
 const VARIABLES = [
   ...['HF_HOME', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'XDG_CACHE_HOME', 'HF_ENDPOINT', 'HF_TOKEN'],
+  'HF_HUB_DOWNLOAD_TIMEOUT',
   ...['HF_TOKEN_PATH', 'HUGGING_FACE_HUB_TOKEN', 'HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE'],
 ];
 
@@ -76,6 +81,13 @@ async function expectWhole(dir: string, paths = wanted): Promise<void> {
     expect((await readFile(join(dir, path))).equals(repository.files.get(path)!)).toBe(true);
   }
   expect(await leftovers()).toEqual([]);
+}
+
+/** The same after a program was killed, whose last temporary file stays for a day. */
+async function expectWholeAfterKill(): Promise<void> {
+  const { dir } = await resolvePretrained(ID);
+  await Promise.all((await leftovers()).filter((path) => path.endsWith('.tmp')).map((path) => rm(join(home, path))));
+  await expectWhole(dir);
 }
 
 describe('resolvePretrained', () => {
@@ -432,7 +444,7 @@ describe('failures', () => {
     await expectWhole((await resolvePretrained(ID)).dir);
   });
 
-  test('a server that sends the whole file when asked for the rest', async () => {
+  test('a server that sends the whole file when asked for the rest is taken at its word', async () => {
     breakOff(1, (destroy) => {
       server.intercept = (path, bytes, _request, response) => {
         if (path === UNET) {
@@ -442,8 +454,295 @@ describe('failures', () => {
       };
       setTimeout(destroy, 20);
     });
-    await expect(resolvePretrained(ID)).rejects.toThrow('cannot continue the download');
+    await expectWhole((await resolvePretrained(ID)).dir);
+  });
+});
+
+describe('what is not what it should be', () => {
+  /** Answers for the large file by itself. */
+  const serveUnet = (serve: (bytes: Buffer, request: IncomingMessage, response: ServerResponse) => void): void => {
+    server.intercept = (path, bytes, request, response) => {
+      if (path === UNET) {
+        serve(bytes, request, response);
+      }
+      return path === UNET;
+    };
+  };
+  const expectNothingKept = async (): Promise<void> => {
     expect(await leftovers()).toEqual([]);
+    expect((await filesUnder(home)).filter((file) => file.endsWith('.lock') || file.endsWith(UNET))).toEqual([]);
+    server.intercept = undefined;
+    await expectWhole((await resolvePretrained(ID)).dir);
+  };
+
+  test('other bytes of the right number do not enter the cache', async () => {
+    serveUnet((bytes, _, response) => response.writeHead(200).end(Buffer.alloc(bytes.length, 7)));
+    await expect(resolvePretrained(ID)).rejects.toThrow(DownloadError);
+    await expect(resolvePretrained(ID)).rejects.toThrow(`'${UNET}' did not arrive as the hub names it`);
+    await expectNothingKept();
+  });
+
+  test('a small file with other bytes does not enter the cache', async () => {
+    const path = 'unet/config.json';
+    const right = repository.files.get(path)!;
+    // the listing names the content that was, the server then sends another
+    server.interceptApi = () => {
+      setImmediate(() => repository.files.set(path, Buffer.alloc(right.length, 32)));
+      repository.files.set(path, right);
+      return false;
+    };
+    await expect(resolvePretrained(ID)).rejects.toThrow(`'${path}' did not arrive as the hub names it`);
+    expect(await leftovers()).toEqual([]);
+  });
+
+  test('a body that goes on after its listed length is cut off', async () => {
+    let sent = 0;
+    serveUnet((bytes, _, response) => {
+      response.writeHead(200);
+      const more = (): void => {
+        sent += bytes.length;
+        if (!response.destroyed && sent < 40 * bytes.length) {
+          response.write(bytes, () => setTimeout(more));
+        }
+      };
+      more();
+    });
+    await expect(resolvePretrained(ID)).rejects.toThrow('goes on after the');
+    expect(sent).toBeLessThan(40 * checkpoint.get(UNET)!.length);
+    await expectNothingKept();
+  });
+
+  test('a gzip bomb is cut off', async () => {
+    const bomb = gzipSync(Buffer.alloc(2 ** 28));
+    serveUnet((_bytes, _request, response) => response.writeHead(200, { 'Content-Encoding': 'gzip' }).end(bomb));
+    await expect(resolvePretrained(ID)).rejects.toThrow('goes on after the');
+    await expectNothingKept();
+    server.interceptApi = (_url, response) => {
+      response.writeHead(200, { 'Content-Encoding': 'gzip' }).end(bomb);
+      return true;
+    };
+    await expect(resolvePretrained('acme/other')).rejects.toThrow('gave an answer about');
+  });
+
+  test('an answer that does not end', async () => {
+    server.interceptApi = (_url, response) => {
+      response.writeHead(200, { 'Content-Type': 'application/json' });
+      const more = (): void => {
+        response.destroyed || response.write(Buffer.alloc(2 ** 20, 0x20), () => setImmediate(more));
+      };
+      more();
+      return true;
+    };
+    await expect(resolvePretrained(ID)).rejects.toThrow('of more than 33554432 bytes');
+  });
+
+  test('a listing whose pages do not end', async () => {
+    server.interceptApi = (url, response) => {
+      if (!url.pathname.includes('/tree/')) {
+        return false;
+      }
+      response.writeHead(200, { Link: `<${server.url}${url.pathname}?more=1>; rel="next"` }).end('[]');
+      return true;
+    };
+    await expect(resolvePretrained(ID)).rejects.toThrow('goes on after 200 pages');
+  });
+
+  test('a drip of ten bytes for each connection', async () => {
+    serveUnet((bytes, request, response) => {
+      const start = Number(request.headers.range?.match(/=(\d+)/)?.[1] ?? 0);
+      response.writeHead(start ? 206 : 200, { ETag: '"x"', 'Content-Range': `bytes ${start}-/*` });
+      response.write(bytes.subarray(start, start + 10), () => setTimeout(() => response.destroy(), 5));
+    });
+    await expect(resolvePretrained(ID)).rejects.toThrow('the connection broke');
+    expect(server.requests.filter((line) => line.startsWith('CDN') && line.endsWith(UNET))).toHaveLength(5);
+    await expectNothingKept();
+  });
+
+  test('a connection on which nearly nothing arrives', async () => {
+    process.env.HF_HUB_DOWNLOAD_TIMEOUT = '0.2';
+    serveUnet((bytes, _, response) => {
+      response.writeHead(200);
+      const timer = setInterval(() => response.write(bytes.subarray(0, 1)), 20);
+      response.on('close', () => clearInterval(timer));
+    });
+    await expect(resolvePretrained(ID)).rejects.toThrow('nearly nothing arrived in 0.2 s');
+    await expectNothingKept();
+  });
+
+  test('sizes and hashes that are none', async () => {
+    for (const [size, oid] of [
+      [-1, 'a'.repeat(40)],
+      [1e30, 'a'.repeat(40)],
+      [5, '../../evil'],
+      [Number.MAX_SAFE_INTEGER, 'a'.repeat(40)],
+    ]) {
+      server.interceptApi = (url, response) => {
+        if (!url.pathname.includes('/tree/')) {
+          return false;
+        }
+        response.writeHead(200).end(JSON.stringify([{ type: 'file', path: 'config.json', size, oid }]));
+        return true;
+      };
+      await expect(resolvePretrained(ID)).rejects.toThrow(/gives a file the size|by no hash|has room for/);
+      expect((await filesUnder(home)).filter((file) => !file.endsWith('.json'))).toEqual([]);
+    }
+  });
+
+  test('a damaged blob is noticed, said and fetched again', async () => {
+    const { dir } = await resolvePretrained(ID);
+    for (const path of [UNET, 'unet/config.json']) {
+      const bytes = Buffer.from(repository.files.get(path)!);
+      bytes[100]! ^= 1;
+      await writeFile(join(dir, path), bytes);
+    }
+    server.requests = [];
+    await expect(resolvePretrained(ID, { localFilesOnly: true })).rejects.toThrow(`${UNET}, which is damaged`);
+    expect(warnings).toEqual([]);
+    await expectWhole((await resolvePretrained(ID)).dir);
+    expect(warnings).toEqual([
+      expect.stringMatching(/blobs.* is damaged: its content is not what its name says; it is downloaded again/),
+      expect.stringMatching(/blobs.* is damaged/),
+    ]);
+    expect(server.blobRequests()).toHaveLength(3);
+  });
+
+  test('a token with a line break is not sent and not shown', async () => {
+    process.env.HF_TOKEN = 'hf_sec\nret';
+    const error: Error = await resolvePretrained(ID).catch((e) => e);
+    expect(error).toBeInstanceOf(InvalidArgumentError);
+    expect(error.message).toContain('HF_TOKEN expects an access token');
+    expect(`${error.message}${error.stack}`).not.toMatch(/hf_sec|ret\b/);
+    expect(server.requests).toEqual([]);
+  });
+});
+
+describe('tries again', () => {
+  test.each(['revision', 'tree'])(
+    'the question about the %s, after the wait that the server asks for',
+    async (kind) => {
+      let busy = 2;
+      const times: number[] = [];
+      server.interceptApi = (url, response) => {
+        if (!url.pathname.includes(`/${kind}/`) || busy-- <= 0) {
+          return false;
+        }
+        times.push(performance.now());
+        response.writeHead(busy ? 429 : 503, { 'Retry-After': '1' }).end();
+        return true;
+      };
+      await expectWhole((await resolvePretrained(ID)).dir);
+      expect(times[1]! - times[0]!).toBeGreaterThan(900);
+    },
+  );
+
+  test('not when the wait would be too long', async () => {
+    server.interceptApi = (_url, response) => {
+      response.writeHead(429, { 'Retry-After': '3600' }).end();
+      return true;
+    };
+    await expect(resolvePretrained(ID)).rejects.toThrow('wait 3600 s');
+    expect(server.requests).toHaveLength(1);
+  });
+});
+
+describe('other programs', () => {
+  const blob = (): string => join(root(), 'blobs', etagOf(UNET, checkpoint.get(UNET)!));
+  const CHILD = `
+    import { resolvePretrained } from '${pathToFileURL('dist/loaders/hub/hub.js')}';
+    const { dir } = await resolvePretrained('${ID}', { onProgress: ({ file, loaded }) => console.log(file, loaded) });
+    console.log('done', dir);`;
+
+  /** A child process that downloads; gives what it prints, piece by piece, and a way to end it. */
+  const startChild = (before = ''): { output: () => string; ended: Promise<number | null>; child: ChildProcess } => {
+    const command = `${before} exec ${process.execPath} --input-type=module -e "$0"`;
+    const child = spawn('bash', ['-c', command, CHILD], { env: { ...process.env, NODE_OPTIONS: '' } });
+    let text = '';
+    child.stdout!.on('data', (chunk) => (text += chunk));
+    child.stderr!.on('data', (chunk) => (text += chunk));
+    return { output: () => text, child, ended: new Promise((resolve) => child.on('close', (code) => resolve(code))) };
+  };
+
+  test('a download that was killed is continued', async () => {
+    const half = Math.floor(checkpoint.get(UNET)!.length / 2);
+    const ranges: (string | undefined)[] = [];
+    let isFirst = true;
+    server.intercept = (path, bytes, request, response) => {
+      if (path !== UNET) {
+        return false;
+      }
+      ranges.push(request.headers.range);
+      if (isFirst) {
+        isFirst = false;
+        response.writeHead(200, { ETag: `"${etagOf(UNET, bytes)}"` });
+        response.write(bytes.subarray(0, half));
+        return true;
+      }
+      return false;
+    };
+    const { child, ended, output } = startChild();
+    while (!output().includes(`${UNET} ${half}`)) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    child.kill('SIGKILL');
+    await ended;
+    expect(await filesUnder(join(root(), 'blobs'))).toContain(`${etagOf(UNET, checkpoint.get(UNET)!)}.tfjs.lock`);
+    await expectWholeAfterKill();
+    expect(ranges).toEqual([undefined, `bytes=${half}-${checkpoint.get(UNET)!.length - 1}`]);
+    expect((await filesUnder(join(root(), 'blobs'))).filter((name) => name.includes('.'))).toEqual([]);
+  });
+
+  test.each([5, 50, 100, 150, 200, 300, 500])('killed after %d ms, nothing that is there is wrong', async (ms) => {
+    const { child, ended } = startChild();
+    setTimeout(() => child.kill('SIGKILL'), 300 + ms);
+    await ended;
+    for (const path of await filesUnder(home)) {
+      const name = path.split('/').at(-1)!;
+      if (path.includes('/snapshots/') && /\.(json|txt|safetensors)$/.test(name)) {
+        const inside = path.split(`${COMMIT}/`)[1]!;
+        expect((await readFile(join(home, path))).equals(repository.files.get(inside)!)).toBe(true);
+      }
+    }
+    await expectWholeAfterKill();
+  });
+
+  test('content that changed at the server is not joined to the first half', async () => {
+    await mkdir(join(root(), 'blobs'), { recursive: true });
+    await writeFile(`${blob()}.tfjs.incomplete`, Buffer.alloc(1000, 9));
+    await writeFile(`${blob()}.tfjs.validator.incomplete`, '"another"');
+    await expectWhole((await resolvePretrained(ID)).dir);
+  });
+
+  test('two at a time download each file once', async () => {
+    const [one, two] = [startChild(), startChild()];
+    expect([await one.ended, await two.ended]).toEqual([0, 0]);
+    expect(server.requests.filter((line) => line.startsWith('CDN') && line.endsWith(UNET))).toHaveLength(1);
+    await expectWhole(join(root(), 'snapshots', COMMIT));
+  });
+
+  test('what was left for more than a day is removed, what is locked or of others is not', async () => {
+    const old = new Date(Date.now() - 25 * 3600 * 1000);
+    await mkdir(join(root(), 'blobs'), { recursive: true });
+    const [gone, fresh] = ['a'.repeat(64), 'b'.repeat(64)].map((etag) =>
+      join(root(), 'blobs', `${etag}.tfjs.incomplete`),
+    );
+    const python = join(root(), 'blobs', `${'c'.repeat(64)}.incomplete`);
+    for (const path of [gone!, fresh!, python]) {
+      await writeFile(path, 'x');
+    }
+    await utimes(gone!, old, old);
+    await utimes(python, old, old);
+    await resolvePretrained(ID);
+    expect((await filesUnder(join(root(), 'blobs'))).filter((name) => name.endsWith('incomplete'))).toEqual(
+      [fresh!, python].map((path) => path.slice(join(root(), 'blobs').length + 1)),
+    );
+  });
+
+  test('a disk that is full is told, and leaves no half of a file', async () => {
+    const { ended, output } = startChild('ulimit -f 3000;');
+    expect(await ended).toBe(1);
+    expect(output()).toContain('FileWriteError: the cache directory cannot be written');
+    expect(await leftovers()).toEqual([]);
+    await expectWhole((await resolvePretrained(ID)).dir);
   });
 });
 

@@ -47,6 +47,8 @@ export class HubServer {
   authorization = new Map<string, string | undefined>();
   /** Called before a large file is sent; may answer in the server's stead and then gives true. */
   intercept?: (path: string, bytes: Buffer, request: IncomingMessage, response: ServerResponse) => boolean;
+  /** Called before a question about the repository is answered; may answer instead and then gives true. */
+  interceptApi?: (url: URL, response: ServerResponse) => boolean;
   /** Status of every answer instead of the right one. */
   failWith?: number;
   /** Files per page of the tree. */
@@ -93,6 +95,9 @@ export class HubServer {
     this.log(`${request.method} ${path}`, request);
     if (this.failWith) {
       response.writeHead(this.failWith).end();
+      return;
+    }
+    if (path.startsWith('/api/') && this.interceptApi?.(url, response)) {
       return;
     }
     const [, id, kind, rest] =
@@ -162,7 +167,8 @@ export class HubServer {
   }
 
   private send(bytes: Buffer, etag: string, request: IncomingMessage, response: ServerResponse): void {
-    const range = request.headers.range?.match(/^bytes=(\d+)-(\d+)$/);
+    const isCurrent = (request.headers['if-range'] ?? `"${etag}"`) === `"${etag}"`;
+    const range = isCurrent && request.headers.range?.match(/^bytes=(\d+)-(\d+)$/);
     const [start, end] = range ? [Number(range[1]), Number(range[2]) + 1] : [0, bytes.length];
     response.writeHead(range ? 206 : 200, {
       ETag: `"${etag}"`,

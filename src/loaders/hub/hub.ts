@@ -1,13 +1,11 @@
-import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { files, type HubCache, hubCacheDir, openHubCache } from '#platform';
 import { readJson } from '../../config/config.js';
 import { DownloadError, InvalidArgumentError } from '../../errors.js';
 import { warn } from '../../utils/logging.js';
-import { CachedRepository, listDirectory } from './cache.js';
-import { hubCacheDir, hubEndpoint, hubToken, isOffline } from './environment.js';
+import { joinPath } from '../../utils/paths.js';
 import { type Component, matchesPattern, pipelineComponents, selectFiles, singleComponent } from './files.js';
-import { type HubAccess, HubRequestError, throwIfAborted } from './request.js';
-import { type DownloadProgress, RemoteSnapshot } from './snapshot.js';
+import { type HubAccess, HubRequestError, hubEndpoint, hubToken, isOffline, throwIfAborted } from './request.js';
+import { addressOf, type DownloadProgress, listRemoteFiles, RemoteSnapshot } from './snapshot.js';
 
 export type { DownloadProgress } from './snapshot.js';
 
@@ -42,20 +40,25 @@ const MODEL_INDEX = 'model_index.json';
  * @throws {InvalidArgumentError} when `idOrDir` is a file or neither a path nor an id
  */
 export async function resolvePretrained(idOrDir: string, options: ResolveOptions = {}): Promise<{ dir: string }> {
-  const local = await stat(idOrDir).catch(() => undefined);
-  if (local?.isDirectory()) {
+  const local = await files.kind(idOrDir);
+  if (local === 'directory') {
     return { dir: idOrDir };
   }
   checkHubId(idOrDir, local !== undefined);
   const { signal, revision = 'main' } = options;
   throwIfAborted(signal, idOrDir);
-  const cache = new CachedRepository(options.cacheDir ?? hubCacheDir(), idOrDir);
-  if (options.localFilesOnly || isOffline()) {
+  const cache = openHubCache(options.cacheDir ?? hubCacheDir(), idOrDir);
+  if (cache && (options.localFilesOnly || isOffline())) {
     return { dir: await resolveFromCache(cache, idOrDir, options) };
   }
-  const token = options.token === false ? undefined : (options.token ?? (await hubToken()));
+  const token = await hubToken(options.token);
+  const access = { endpoint: hubEndpoint(), id: idOrDir, revision, token, signal };
+  if (!cache) {
+    // a browser has no such cache: files are read at their addresses
+    return { dir: addressOf(access, (await listRemoteFiles(access)).commit) };
+  }
   try {
-    return { dir: await download(cache, { endpoint: hubEndpoint(), id: idOrDir, revision, token, signal }, options) };
+    return { dir: await download(cache, access, options) };
   } catch (error) {
     const copy = error instanceof HubRequestError && error.transient ? await findInCache(cache, options) : undefined;
     if (!copy || copy.missing.length > 0) {
@@ -72,12 +75,12 @@ function checkHubId(id: string, isFile: boolean): void {
       `'${id}' is a file; expected the directory of a checkpoint in diffusers' layout (with ${MODEL_INDEX}) or a hub id`,
     );
   }
-  if (/^([./\\~]|[a-zA-Z]:[/\\])/.test(id) || id.endsWith('/') || id.split('/').length > 2) {
-    throw new DownloadError(`there is no directory '${id}' on this machine; check the path`);
+  if (/^([./\\~]|[a-zA-Z]:[/\\])/.test(id) || id.endsWith('/') || id.split('/', 3).length > 2) {
+    throw new DownloadError(`there is no directory '${id.slice(0, 1000)}' on this machine; check the path`);
   }
   if (!/^[\w.-]+(\/[\w.-]+)?$/.test(id) || /\.\.|--|\/\./.test(id) || id.length > 96) {
     throw new InvalidArgumentError(
-      `'${id}' is neither a directory on this machine nor a hub id; expected a path or 'organisation/name'`,
+      `'${id.slice(0, 200)}' is neither a directory on this machine nor a hub id; expected a path or 'organisation/name'`,
     );
   }
 }
@@ -127,7 +130,7 @@ function holds(paths: string[]): string {
   return paths.length === 0 ? 'it holds nothing' : `it holds ${shown}${paths.length > 8 ? ', ...' : ''}`;
 }
 
-async function download(cache: CachedRepository, access: HubAccess, options: ResolveOptions): Promise<string> {
+async function download(cache: HubCache, access: HubAccess, options: ResolveOptions): Promise<string> {
   const snapshot = await RemoteSnapshot.open(cache, access, options.onProgress);
   const { files, warnings } = await selectFrom(snapshot, access.id, options);
   for (const warning of warnings) {
@@ -141,25 +144,31 @@ async function download(cache: CachedRepository, access: HubAccess, options: Res
 
 /** The copy of a revision in the cache and what it lacks; undefined when there is none. */
 async function findInCache(
-  cache: CachedRepository,
+  cache: HubCache,
   options: ResolveOptions,
 ): Promise<{ dir: string; missing: string[] } | undefined> {
   const dir = await cache.findSnapshot(options.revision ?? 'main');
   if (dir === undefined || options.allowPatterns) {
     return dir === undefined ? undefined : { dir, missing: [] };
   }
-  const paths = await listDirectory(dir);
-  const components = await componentsOf(paths, options.subfolder, () => readJson(join(dir, MODEL_INDEX)));
+  const paths = await cache.list(dir);
+  const components = await componentsOf(paths, options.subfolder, () => readJson(joinPath(dir, MODEL_INDEX)));
   if (components.length === 0) {
     return { dir, missing: [options.subfolder ?? MODEL_INDEX] };
   }
   const present = ({ dir }: Component) => dir === '' || paths.some((path) => path.startsWith(`${dir}/`));
   const absent = components.filter((component) => !component.optional && !present(component));
-  const { incomplete } = selectFiles(paths, components, options.variant);
-  return { dir, missing: [...new Set([...absent.map((component) => component.dir), ...incomplete])] };
+  const selection = selectFiles(paths, components, options.variant);
+  const missing = [...new Set([...absent.map((component) => component.dir), ...selection.incomplete])];
+  for (const path of selection.files) {
+    if (await cache.isDamaged(joinPath(dir, path))) {
+      missing.push(`${path}, which is damaged`);
+    }
+  }
+  return { dir, missing };
 }
 
-async function resolveFromCache(cache: CachedRepository, id: string, options: ResolveOptions): Promise<string> {
+async function resolveFromCache(cache: HubCache, id: string, options: ResolveOptions): Promise<string> {
   const copy = await findInCache(cache, options);
   if (copy && copy.missing.length === 0) {
     return copy.dir;

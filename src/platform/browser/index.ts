@@ -1,4 +1,23 @@
-export type { ByteSink, ByteSource, Files, ImageFormat, Pixels } from '../types.js';
+export type {
+  ByteSink,
+  ByteSource,
+  Files,
+  HubCache,
+  HubContent,
+  ImageFormat,
+  IncompleteContent,
+  Pixels,
+} from '../types.js';
 export { files, mountFiles } from './files.js';
 export { images } from './images.js';
-export { asBuffer, callScope, env, freeMemory, importNodePackage, yieldToEventLoop } from './system.js';
+export {
+  asBuffer,
+  callScope,
+  env,
+  freeMemory,
+  hubCacheDir,
+  importNodePackage,
+  openHubCache,
+  storedHubToken,
+  yieldToEventLoop,
+} from './system.js';

@@ -41,3 +41,10 @@ export const asBuffer: Platform['asBuffer'] = (bytes) => bytes as Buffer;
 export const importNodePackage: Platform['importNodePackage'] = async (name) => {
   throw new BackendError(`[platform] ${name} runs in Node only`);
 };
+
+export const hubCacheDir: Platform['hubCacheDir'] = () => '';
+
+export const storedHubToken: Platform['storedHubToken'] = async () => undefined;
+
+/** Files of the hub are read at their addresses, through the browser's own cache. */
+export const openHubCache: Platform['openHubCache'] = () => undefined;
