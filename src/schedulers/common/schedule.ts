@@ -77,13 +77,14 @@ export function alphasCumprod(betas: readonly number[]): number[] {
 }
 
 /**
- * Cumulated alphas for schedulers that work on sigmas: with rescaled betas the last sigma would be infinite, and
- * diffusers takes the one of the smallest float16 instead.
+ * Cumulated alphas for schedulers that work on sigmas: with rescaled betas the last sigma would be infinite. diffusers takes
+ * the alpha of the smallest float16, 2^-24, from which torch makes a sigma of 4096; steps from there subtract numbers so
+ * large that its last bit shows in the latents (2.6e-5), so that alpha is the one of exactly this sigma.
  */
 export function finiteAlphasCumprod(options: BetaOptions): number[] {
   const cumprod = alphasCumprod(makeBetas(options));
   if (options.rescale_betas_zero_snr) {
-    cumprod[cumprod.length - 1] = 2 ** -24;
+    cumprod[cumprod.length - 1] = 1 / (4096 ** 2 + 1);
   }
   return cumprod;
 }
