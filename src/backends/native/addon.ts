@@ -20,9 +20,6 @@ export interface NativeDescription {
   threads: number;
 }
 
-/** Physical types in the numbering of the addon. */
-export const NATIVE_TYPES = ['float32', 'bfloat16', 'float16', 'int32', 'bool'] as const;
-
 export type AttributeValue = number | boolean | string | readonly number[] | readonly (readonly number[])[] | undefined;
 export type Attributes = Readonly<Record<string, AttributeValue>>;
 

@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { BackendError, InvalidArgumentError, OutOfMemoryError } from '../../errors.js';
 import type { MemoryInfo, NativeTensorBackend, PhysicalType, StorageType } from '../types.js';
-import { type Attributes, NATIVE_TYPES, type NativeAddon } from './addon.js';
+import type { Attributes, NativeAddon } from './addon.js';
+import { NATIVE_TYPES } from './native_types.js';
 
 const STORAGE: Record<StorageType, number> = { F32: 0, BF16: 1, F16: 2 };
 const CODES = { float32: 0, bfloat16: 1, float16: 2, int32: 3, bool: 4 } as const;

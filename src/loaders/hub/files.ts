@@ -1,5 +1,5 @@
-import { posix } from 'node:path';
 import { DownloadError } from '../../errors.js';
+import { baseName, joinPath } from '../../utils/paths.js';
 import { weightFileCandidates } from '../checkpoint_files.js';
 
 /** Components that a picture does not need; their weights are left where they are. */
@@ -37,10 +37,13 @@ export function pipelineComponents(modelIndex: unknown): Component[] {
     }));
 }
 
+/** Whether a file lies in a directory itself, not deeper. */
+const isIn = (dir: string, path: string): boolean => path === joinPath(dir, baseName(path));
+
 /** A model, scheduler or tokenizer of its own in `dir`; undefined when the repository has no such directory. */
 export function singleComponent(paths: readonly string[], dir: string): Component | undefined {
-  const within = paths.filter((path) => posix.dirname(path) === (dir || '.'));
-  const weights = within.includes(posix.join(dir, 'config.json'));
+  const within = paths.filter((path) => isIn(dir, path));
+  const weights = within.includes(joinPath(dir, 'config.json'));
   const known = weights || within.some((path) => /(scheduler|tokenizer|preprocessor)_config\.json$/.test(path));
   return known ? { dir, weights, optional: false } : undefined;
 }
@@ -86,7 +89,7 @@ function isShard(name: string, base: string, variant: string | undefined): boole
 export function selectFiles(paths: readonly string[], components: Component[], variant?: string): FileSelection {
   const selection: FileSelection = { files: [], incomplete: [], warnings: [] };
   for (const { dir, weights } of components) {
-    const names = paths.filter((path) => posix.dirname(path) === (dir || '.')).map((path) => posix.basename(path));
+    const names = paths.filter((path) => isIn(dir, path)).map((path) => baseName(path));
     const chosen = names.filter(isConfiguration);
     if (weights) {
       const { files, complete, isVariant } = selectWeights(names, variant);
@@ -104,7 +107,7 @@ export function selectFiles(paths: readonly string[], components: Component[], v
       }
       chosen.push(...files);
     }
-    selection.files.push(...chosen.map((name) => posix.join(dir, name)));
+    selection.files.push(...chosen.map((name) => joinPath(dir, name)));
   }
   return selection;
 }

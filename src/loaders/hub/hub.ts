@@ -5,7 +5,7 @@ import { warn } from '../../utils/logging.js';
 import { joinPath } from '../../utils/paths.js';
 import { type Component, matchesPattern, pipelineComponents, selectFiles, singleComponent } from './files.js';
 import { type HubAccess, HubRequestError, hubEndpoint, hubToken, isOffline, throwIfAborted } from './request.js';
-import { addressOf, type DownloadProgress, listRemoteFiles, RemoteSnapshot } from './snapshot.js';
+import { addressOf, type DownloadProgress, RemoteSnapshot, remoteCommit } from './snapshot.js';
 
 export type { DownloadProgress } from './snapshot.js';
 
@@ -55,7 +55,7 @@ export async function resolvePretrained(idOrDir: string, options: ResolveOptions
   const access = { endpoint: hubEndpoint(), id: idOrDir, revision, token, signal };
   if (!cache) {
     // a browser has no such cache: files are read at their addresses
-    return { dir: addressOf(access, (await listRemoteFiles(access)).commit) };
+    return { dir: addressOf(access, await remoteCommit(access)) };
   }
   try {
     return { dir: await download(cache, access, options) };

@@ -1,4 +1,4 @@
-import type { HubCache, HubContent, IncompleteContent } from '#platform';
+import { type HubCache, type HubContent, type IncompleteContent, importNodePackage } from '#platform';
 import { DiffusersError, DownloadError } from '../../errors.js';
 import { describe } from '../../utils/check.js';
 import { joinPath } from '../../utils/paths.js';
@@ -46,21 +46,30 @@ async function ask<T>({ endpoint, id, signal }: HubAccess, request: () => Promis
   }
 }
 
-/** The commit behind the revision and its files, as the hub says. */
-export async function listRemoteFiles(access: HubAccess): Promise<{ commit: string; files: Map<string, HubContent> }> {
-  const { listFiles, modelInfo } = await import('@huggingface/hub');
-  const { id, endpoint: hubUrl, revision } = access;
-  const fetch = hubFetch(access, MAX_PAGES);
+/** The commit behind the revision, as the hub says. */
+export async function remoteCommit(access: HubAccess): Promise<string> {
+  const { endpoint, id, revision } = access;
+  const url = `${endpoint}/api/models/${id}/revision/${encodeURIComponent(revision)}?expand=sha`;
   return ask(access, async () => {
-    const { sha } = await modelInfo({ name: id, revision, hubUrl, fetch, additionalFields: ['sha'] });
+    const { sha } = Object(await (await hubFetch(access, 1)(url)).json()) as { sha?: unknown };
     if (typeof sha !== 'string' || sha === '') {
       throw new Error('it names no commit');
     }
     if (!/^[0-9a-f]{40}$/.test(sha)) {
       throw new DownloadError(
-        `${hubUrl} named a commit ${describe(sha)}, which could lead out of the cache; nothing was written`,
+        `${endpoint} named a commit ${describe(sha)}, which could lead out of the cache; nothing was written`,
       );
     }
+    return sha;
+  });
+}
+
+/** The files of a commit. */
+async function listRemoteFiles(access: HubAccess, sha: string): Promise<Map<string, HubContent>> {
+  const { listFiles } = (await importNodePackage('@huggingface/hub')) as typeof import('@huggingface/hub');
+  const { id, endpoint: hubUrl } = access;
+  const fetch = hubFetch(access, MAX_PAGES);
+  return ask(access, async () => {
     const files = new Map<string, HubContent>();
     const repo = { type: 'model', name: id } as const;
     for await (const entry of listFiles({ repo, revision: sha, recursive: true, hubUrl, fetch })) {
@@ -74,7 +83,7 @@ export async function listRemoteFiles(access: HubAccess): Promise<{ commit: stri
         });
       }
     }
-    return { commit: sha, files };
+    return files;
   });
 }
 
@@ -179,9 +188,8 @@ export class RemoteSnapshot {
     access: HubAccess,
     onProgress?: (progress: DownloadProgress) => void,
   ): Promise<RemoteSnapshot> {
-    const { commit, files } = await listRemoteFiles(access);
-    cache.snapshotDir(commit);
-    return new RemoteSnapshot(cache, access, commit, files, onProgress);
+    const commit = await remoteCommit(access);
+    return new RemoteSnapshot(cache, access, commit, await listRemoteFiles(access, commit), onProgress);
   }
 
   /** Where the snapshot lies in the cache. */

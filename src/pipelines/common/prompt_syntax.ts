@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../../errors.js';
 import type { Tokenizer } from '../../tokenizers/types.js';
+import { describe, expectThat, is } from '../../utils/check.js';
 
 /** A part of a prompt and how much attention it gets; 1 is neutral. ['BREAK', -1] starts a new chunk. */
 export type WeightedText = [text: string, weight: number];
@@ -13,6 +14,10 @@ export interface PromptChunk {
   weights: number[];
 }
 
+/** Brackets in brackets; a weight of 1.1 ** 256 is past all use. */
+const MAX_NESTING = 256;
+/** Passes of the text encoder that one prompt may take. */
+const MAX_CHUNKS = 1000;
 const ROUND = 1.1;
 const SQUARE = 1 / 1.1;
 const BREAK: WeightedText = ['BREAK', -1];
@@ -33,9 +38,9 @@ const BREAK_WORD = /(?<![\p{L}\p{N}_])BREAK(?![\p{L}\p{N}_])/u;
 export function parsePromptAttention(prompt: string): WeightedText[] {
   const parts: WeightedText[] = [];
   const open = { '(': [] as number[], '[': [] as number[] };
-  const close = (from: number | undefined, factor: number) => {
-    for (const part of parts.slice(from)) {
-      part[1] *= factor;
+  const close = (from = 0, factor: number) => {
+    for (let i = from; i < parts.length; i++) {
+      parts[i]![1] *= factor;
     }
   };
 
@@ -43,6 +48,7 @@ export function parsePromptAttention(prompt: string): WeightedText[] {
     const [part, weight] = match;
     if (part === '(' || part === '[') {
       open[part].push(parts.length);
+      checkNesting(open['('].length + open['['].length);
     } else if (weight !== undefined && open['('].length > 0) {
       close(open['('].pop(), parseWeight(weight, prompt));
     } else if (part === ')' && open['('].length > 0) {
@@ -52,7 +58,9 @@ export function parsePromptAttention(prompt: string): WeightedText[] {
     } else if (part.startsWith('\\')) {
       parts.push([part.slice(1), 1]);
     } else {
-      parts.push(...splitAtBreaks(part));
+      for (const piece of splitAtBreaks(part)) {
+        parts.push(piece);
+      }
     }
   }
   for (const from of open['(']) {
@@ -62,6 +70,16 @@ export function parsePromptAttention(prompt: string): WeightedText[] {
     close(from, SQUARE);
   }
 
+  const joined = joinEqual(parts);
+  return joined.length > 0 ? joined : [['', 1]];
+}
+
+function checkNesting(depth: number): void {
+  expectThat(depth <= MAX_NESTING, 'prompt', 'brackets', `at most ${MAX_NESTING} open at a time`, 'more');
+}
+
+/** Neighbours of equal weight as one. */
+function joinEqual(parts: readonly WeightedText[]): WeightedText[] {
   const joined: WeightedText[] = [];
   for (const [text, weight] of parts) {
     const last = joined.at(-1);
@@ -71,7 +89,7 @@ export function parsePromptAttention(prompt: string): WeightedText[] {
       joined.push([text, weight]);
     }
   }
-  return joined.length > 0 ? joined : [['', 1]];
+  return joined;
 }
 
 function splitAtBreaks(text: string): WeightedText[] {
@@ -85,9 +103,9 @@ function splitAtBreaks(text: string): WeightedText[] {
 
 function parseWeight(text: string, prompt: string): number {
   const weight = Number(text);
-  if (Number.isNaN(weight)) {
+  if (!is.number(weight)) {
     throw new InvalidArgumentError(
-      `[prompt] a weight expects a number, as in (text:1.3), got "${text}" in "${prompt}"; write \\( and \\) for plain brackets`,
+      `[prompt] a weight expects a number, as in (text:1.3), got ${describe(text)} in ${describe(prompt)}; write \\( and \\) for plain brackets`,
     );
   }
   return weight;
@@ -124,6 +142,13 @@ export function tokenizeWeightedPrompt(
   let lastComma = -1;
   /** Ends the chunk after its first `length` tokens; the rest begins the next one. */
   const endChunk = (length = ids.length) => {
+    expectThat(
+      chunks.length < MAX_CHUNKS,
+      'prompt',
+      'the text',
+      `at most ${MAX_CHUNKS} chunks of ${size} tokens`,
+      'more',
+    );
     chunks.push(makeChunk(tokenizer, ids.slice(0, length), weights.slice(0, length)));
     ids = ids.slice(length);
     weights = weights.slice(length);

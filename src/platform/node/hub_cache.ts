@@ -24,7 +24,7 @@ import { isAbandoned, temporaryBeside } from './temporary_files.js';
 /** Files up to this size are hashed each time; of larger ones it is remembered that they were. */
 const ALWAYS_HASHED = 2 ** 20;
 const VERIFIED = '.tfjs-diffusers-verified.json';
-const OURS = /^[0-9a-f]{40,64}\.tfjs(\.validator)?\.incomplete$/;
+const OURS = /^[0-9a-f]{40,64}\.tfjs((\.validator)?\.incomplete|\.lock)$/;
 
 /** Refuses names from the network that would lead out of the directory they are joined to. */
 export function checkRelativePath(path: string): void {
@@ -204,7 +204,7 @@ class CachedRepository implements HubCache {
     const dir = join(this.root, 'blobs');
     for (const name of (await readdir(dir)).filter((each) => OURS.test(each))) {
       const blob = join(dir, name.slice(0, name.indexOf('.')));
-      const isDone = (await stat(blob).catch(() => undefined)) !== undefined;
+      const isDone = name.endsWith('.lock') || (await stat(blob).catch(() => undefined)) !== undefined;
       if ((isDone || (await isAbandoned(join(dir, name)))) && !(await isLocked(`${blob}.tfjs.lock`))) {
         await rm(join(dir, name), { force: true });
       }
