@@ -3,6 +3,7 @@ import { loadAddon } from '#native-addon';
 import { importNodePackage } from '#platform';
 import { BackendError } from '../errors.js';
 import { registerOneDnn } from './native/register.js';
+import { describeGpu, registerWebGpu } from './webgpu/register.js';
 
 export {
   type MemoryInfo,
@@ -13,7 +14,7 @@ export {
 } from './types.js';
 
 /** The tfjs backends that this library knows how to start, fastest first. */
-export const BACKEND_NAMES = ['onednn', 'tensorflow', 'wasm', 'cpu'] as const;
+export const BACKEND_NAMES = ['onednn', 'webgpu', 'tensorflow', 'wasm', 'cpu'] as const;
 export type BackendName = (typeof BACKEND_NAMES)[number];
 
 const AUTOMATIC: readonly BackendName[] = ['onednn', 'wasm', 'cpu'];
@@ -27,6 +28,7 @@ const MODULES: Partial<Record<BackendName, { name: string; load: () => Promise<u
 /** Makes the backend `name` known to tfjs-core; returns why that is not possible, or undefined. */
 async function register(name: BackendName): Promise<string | undefined> {
   if (name === 'onednn') return registerOneDnn();
+  if (name === 'webgpu') return registerWebGpu();
   if (tf.findBackendFactory(name)) return undefined;
   const entry = Object.hasOwn(MODULES, name) ? MODULES[name] : undefined;
   if (!entry) {
@@ -41,6 +43,12 @@ async function register(name: BackendName): Promise<string | undefined> {
   return tf.findBackendFactory(name) ? undefined : `${module} does not provide the backend '${name}'`;
 }
 
+/** What 'auto' tries, in that order. Who has a GPU and installed webgpu wants to use both; a GPU in software is for tests. */
+async function automatic(): Promise<BackendName[]> {
+  const gpu = (await register('webgpu')) ? undefined : describeGpu();
+  return gpu && !gpu.isSoftware ? ['webgpu', ...AUTOMATIC] : [...AUTOMATIC];
+}
+
 /** Registers every backend that is part of this installation with tfjs-core; chooses none. */
 export async function registerBackends(): Promise<void> {
   for (const name of AUTOMATIC) await register(name);
@@ -49,13 +57,13 @@ export async function registerBackends(): Promise<void> {
 /**
  * Makes a backend the active one of tfjs-core and waits until it is ready.
  *
- * @param name 'auto' takes the fastest that works here: onednn, wasm, cpu
+ * @param name 'auto' takes the fastest that works here: webgpu where the package webgpu finds a GPU, onednn, wasm, cpu
  * @returns the name of the backend that is now active
  * @throws BackendError when the backend that was asked for does not work here
  */
 export async function pickBackend(name: 'auto' | BackendName = 'auto'): Promise<BackendName> {
   const reasons: string[] = [];
-  for (const candidate of name === 'auto' ? AUTOMATIC : [name]) {
+  for (const candidate of name === 'auto' ? await automatic() : [name]) {
     const reason = (await register(candidate)) ?? (await activate(candidate));
     if (!reason) return candidate;
     reasons.push(`${candidate}: ${reason}`);
@@ -98,12 +106,36 @@ function describeOneDnn(): Pick<BackendDescription, 'detail' | 'advice'> {
   return { detail, advice };
 }
 
+function describeWebGpu(): Pick<BackendDescription, 'detail' | 'advice'> {
+  const gpu = describeGpu()!;
+  const [least, most] = gpu.subgroupSizes;
+  const parts = [
+    `${gpu.description} (${gpu.vendor} ${gpu.architecture})`,
+    gpu.hasFloat16 ? 'float16' : 'no float16',
+    gpu.hasSubgroups ? `subgroups of ${least === most ? least : `${least} to ${most}`}` : 'no subgroups',
+    `buffers of up to ${Math.round(gpu.maxBindingBytes / 2 ** 20)} MiB`,
+    `${gpu.workgroupBytes / 1024} KiB per workgroup`,
+  ];
+  const detail = parts.join(', ');
+  if (gpu.isSoftware) {
+    return { detail: `${detail}; a GPU in software, for tests` };
+  }
+  return gpu.hasFloat16 ? { detail, advice: `dtype 'float16' halves the memory of the GPU` } : { detail };
+}
+
+function describe(name: BackendName): Pick<BackendDescription, 'detail' | 'advice'> {
+  if (name === 'onednn') {
+    return describeOneDnn();
+  }
+  return name === 'webgpu' ? describeWebGpu() : { detail: 'ready' };
+}
+
 /** Which backends work here and why the others do not. */
 export async function describeBackends(): Promise<BackendDescription[]> {
   const descriptions: BackendDescription[] = [];
-  for (const name of [...AUTOMATIC, 'tensorflow'] as const) {
+  for (const name of [...AUTOMATIC, 'webgpu', 'tensorflow'] as const) {
     const reason = await register(name);
-    const extra = name === 'onednn' && !reason ? describeOneDnn() : { detail: reason ?? 'ready' };
+    const extra = reason ? { detail: reason } : describe(name);
     descriptions.push({ name, available: !reason, ...extra });
   }
   return descriptions;

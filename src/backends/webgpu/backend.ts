@@ -81,8 +81,9 @@ export class WebGpuBackend extends tf.KernelBackend implements NativeTensorBacke
   private readonly foreign = new WeakMap<object, GpuData>();
   private count = 0;
 
-  constructor({ device, description }: OpenDevice) {
+  constructor(readonly opened: OpenDevice) {
     super();
+    const { device, description } = opened;
     this.device = device;
     this.description = description;
     this.queue = new CommandQueue(device);

@@ -1,3 +1,4 @@
+import { importNodePackage } from '#platform';
 import { BackendError } from '../../errors.js';
 
 /** GPUBufferUsage and GPUMapMode by value: in Node these globals do not exist. */
@@ -23,6 +24,8 @@ export interface GpuDescription {
 }
 
 export interface OpenDevice {
+  /** Dawn's instance in Node dies with this object, and every device with it: who uses the device keeps it. */
+  gpu: GPU;
   device: GPUDevice;
   description: GpuDescription;
 }
@@ -53,7 +56,7 @@ async function entryPoint(): Promise<GPU> {
     );
   }
   try {
-    const { create } = await import('webgpu');
+    const { create } = (await importNodePackage('webgpu')) as typeof import('webgpu');
     return create(['enable-dawn-features=disable_robustness']);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
@@ -114,7 +117,7 @@ export async function openDevice(): Promise<OpenDevice> {
       requiredFeatures: FEATURES.filter((feature) => adapter.features.has(feature)),
       requiredLimits,
     });
-    return { device, description: describe(gpu, adapter, device) };
+    return { gpu, device, description: describe(gpu, adapter, device) };
   } catch (error) {
     throw new BackendError(`[webgpu] the GPU gives no device: ${(error as Error).message}`, { cause: error });
   }
