@@ -45,6 +45,18 @@ struct AttentionGradientArguments {
   AttentionResult dq, dk, dv;
 };
 
+/// Blocks stand in one line, those that share a head side by side: no number of heads or images is too large for a grid.
+struct BlockPlace {
+  int pair, batch, head, first;  // pair: batch * heads + head; first: of the block's rows
+  __device__ __forceinline__ BlockPlace(int rows, int per_block, int heads) {
+    const int blocks = (rows + per_block - 1) / per_block;
+    pair = blockIdx.x / blocks;
+    batch = pair / heads;
+    head = pair % heads;
+    first = blockIdx.x % blocks * per_block;
+  }
+};
+
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 
 template <class T>

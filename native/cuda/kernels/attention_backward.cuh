@@ -15,11 +15,11 @@ struct AttentionBackward {
   static constexpr int kThreads = Warps * 32, kRows = Warps * 16, kStride = row_stride(D), kTile = Lines * kStride, kOwn = kRows * kStride;
   /// Rows of many channels stay in shared memory, where registers would not hold them beside the sums.
   static constexpr bool kInShared = D > (ForKeys ? 64 : 96);
-  static constexpr int kBiasStride = Lines + 8;
+  static constexpr int kBiasStride = Lines + 8, kBlocks = !ForKeys && D <= 64 ? 3 : 2;  // blocks of a multiprocessor, for the registers
   static constexpr int kMemory = 2 * kOwn + Stages * 2 * kTile, kShared = 2 * kMemory + (Bias ? 4 * kRows * kBiasStride : 0);
 
   struct Place {
-    int lane, batch, head, first, block_first;
+    int lane, batch, head, first;
     /// Row and line of number i of fragment n.
     __device__ __forceinline__ int row(int i) const { return first + lane / 4 + i / 2 * 8; }
     __device__ __forceinline__ int line(int n, int i) const { return n * 8 + lane % 4 * 2 + i % 2; }
@@ -79,21 +79,21 @@ struct AttentionBackward {
     const AttentionArguments& p = g.forward;
     uint16_t* const own = reinterpret_cast<uint16_t*>(shared);
     uint16_t* const ring = own + 2 * kOwn;
-    const int warp = threadIdx.x / 32, block_first = blockIdx.x * kRows;
-    const Place at{int(threadIdx.x % 32), int(blockIdx.y / p.heads), int(blockIdx.y % p.heads), block_first + warp * 16, block_first};
+    const int warp = threadIdx.x / 32, rows = ForKeys ? p.keys : p.queries, lines = ForKeys ? p.queries : p.keys;
+    const BlockPlace block(rows, kRows, p.heads);
+    const Place at{int(threadIdx.x % 32), block.batch, block.head, block.first + warp * 16};
     float* const strip = reinterpret_cast<float*>(shared + 2 * kMemory) + warp * 16 * kBiasStride;
     const AttentionTensor &own1 = ForKeys ? p.k : p.q, &own2 = ForKeys ? p.v : g.dy, &other1 = ForKeys ? p.q : p.k, &other2 = ForKeys ? g.dy : p.v;
-    const int rows = ForKeys ? p.keys : p.queries, lines = ForKeys ? p.queries : p.keys;
     const uint16_t *y1 = rows_of<T>(other1, at.batch, at.head), *y2 = rows_of<T>(other2, at.batch, at.head);
-    const int64_t first_query = int64_t(blockIdx.y) * p.queries;
+    const int64_t first_query = int64_t(block.pair) * p.queries;
     const Statistics statistics{p.lse + first_query, g.delta + first_query, p.queries};
 
-    load_rows<kRows, D, kThreads>(own, rows_of<T>(own1, at.batch, at.head), own1.strides.token, block_first, rows, p.head_size, own1.aligned);
-    load_rows<kRows, D, kThreads>(own + kOwn, rows_of<T>(own2, at.batch, at.head), own2.strides.token, block_first, rows, p.value_size, own2.aligned);
+    load_rows<kRows, D, kThreads>(own, rows_of<T>(own1, at.batch, at.head), own1.strides.token, block.first, rows, p.head_size, own1.aligned);
+    load_rows<kRows, D, kThreads>(own + kOwn, rows_of<T>(own2, at.batch, at.head), own2.strides.token, block.first, rows, p.value_size, own2.aligned);
     copy_commit();
     // With a causal mask rows of queries see the lines before them, rows of keys those behind.
-    const int begin = p.causal && ForKeys ? min(block_first, lines) / Lines : 0;
-    const int end = ((p.causal && !ForKeys ? min(lines, block_first + kRows) : lines) + Lines - 1) / Lines;
+    const int begin = p.causal && ForKeys ? min(block.first, lines) / Lines : 0;
+    const int end = ((p.causal && !ForKeys ? min(lines, block.first + kRows) : lines) + Lines - 1) / Lines;
     const auto fetch = [&](int tile) {
       if (tile < end) {
         uint16_t* to = ring + tile % Stages * 2 * kTile;
@@ -155,7 +155,7 @@ struct AttentionBackward {
 };
 
 template <class Tile>
-__global__ void __launch_bounds__(Tile::kThreads) attention_backward_kernel(const __grid_constant__ AttentionGradientArguments g) {
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) attention_backward_kernel(const __grid_constant__ AttentionGradientArguments g) {
   TD_DYNAMIC_SHARED(shared);
   Tile::run(g, shared);
 }
@@ -164,14 +164,15 @@ __global__ void __launch_bounds__(Tile::kThreads) attention_backward_kernel(cons
 template <class T>
 __global__ void __launch_bounds__(128) attention_delta_kernel(const __grid_constant__ AttentionGradientArguments g, float* delta) {
   const AttentionArguments& p = g.forward;
-  const int query = blockIdx.x * 4 + threadIdx.x / 32, batch = blockIdx.y / p.heads, head = blockIdx.y % p.heads;
+  const BlockPlace block(p.queries, 4, p.heads);
+  const int query = block.first + threadIdx.x / 32;
   if (query >= p.queries) return;
   const AttentionTensor out{p.out.data, p.out.strides, p.out.aligned};
-  const auto *y = rows_of<T>(out, batch, head) + query * out.strides.token, *dy = rows_of<T>(g.dy, batch, head) + query * g.dy.strides.token;
+  const auto *y = rows_of<T>(out, block.batch, block.head) + query * out.strides.token, *dy = rows_of<T>(g.dy, block.batch, block.head) + query * g.dy.strides.token;
   float sum = 0.f;
   for (int c = threadIdx.x % 32; c < p.value_size; c += 32) sum += Stored<T>::load(y, c) * Stored<T>::load(dy, c);
   sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) delta[int64_t(blockIdx.y) * p.queries + query] = sum;
+  if (threadIdx.x % 32 == 0) delta[int64_t(block.pair) * p.queries + query] = sum;
 }
 
 }  // namespace td::cuda

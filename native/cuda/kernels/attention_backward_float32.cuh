@@ -11,16 +11,16 @@ struct AttentionFloatBackward {
   using Number = typename Stored<T>::type;
 
   /// Scores of 4 rows by 4 lines become weights, gradients of weights those of scores.
-  static __device__ __forceinline__ void differentiate(const AttentionGradientArguments& g, int batch, int head, int row, int line, float (&s)[4][4],
+  static __device__ __forceinline__ void differentiate(const AttentionGradientArguments& g, const BlockPlace& block, int row, int line, float (&s)[4][4],
                                                        float (&dp)[4][4]) {
     const AttentionArguments& p = g.forward;
-    const float* bias = p.bias.data ? p.bias.data + batch * p.bias.batch + head * p.bias.head : nullptr;
+    const float* bias = p.bias.data ? p.bias.data + block.batch * p.bias.batch + block.head * p.bias.head : nullptr;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const int query = ForKeys ? line + j : row + i, key = ForKeys ? row + i : line + j;
-        const int64_t at = int64_t(blockIdx.y) * p.queries + query;
+        const int64_t at = int64_t(block.pair) * p.queries + query;
         const float lse = query < p.queries ? p.lse[at] : -infinity();
         const bool seen = key < p.keys && !(p.causal && key > query) && lse > -infinity();
         const float added = seen && bias ? bias[query * p.bias.query + key * p.bias.key] : 0.f;
@@ -35,9 +35,10 @@ struct AttentionFloatBackward {
     float* const memory = reinterpret_cast<float*>(shared);
     float* const weights = memory + 2 * kFloatDepth * kFloatStride;
     float* const lines_memory = weights + kFloatSide * kFloatStride;
-    const int batch = blockIdx.y / p.heads, head = blockIdx.y % p.heads, first = blockIdx.x * kRows, channel = blockIdx.z * Columns;
-    const AttentionTensor &own1 = ForKeys ? p.k : p.q, &own2 = ForKeys ? p.v : g.dy, &other1 = ForKeys ? p.q : p.k, &other2 = ForKeys ? g.dy : p.v;
     const int rows = ForKeys ? p.keys : p.queries, lines = ForKeys ? p.queries : p.keys;
+    const BlockPlace block(rows, kRows, p.heads);
+    const int batch = block.batch, head = block.head, first = block.first, channel = blockIdx.y * Columns;
+    const AttentionTensor &own1 = ForKeys ? p.k : p.q, &own2 = ForKeys ? p.v : g.dy, &other1 = ForKeys ? p.q : p.k, &other2 = ForKeys ? g.dy : p.v;
     const Number *x1 = rows_of<T>(own1, batch, head), *x2 = rows_of<T>(own2, batch, head);
     const Number *y1 = rows_of<T>(other1, batch, head), *y2 = rows_of<T>(other2, batch, head);
     float sum1[4][Columns / 16], sum2[4][Columns / 16];
@@ -51,7 +52,7 @@ struct AttentionFloatBackward {
       float s[4][4], dp[4][4];
       float_scores<T>(s, memory, x1, own1.strides.token, first, rows, y1, other1.strides.token, line, lines, p.head_size);
       float_scores<T>(dp, memory, x2, own2.strides.token, first, rows, y2, other2.strides.token, line, lines, p.value_size);
-      differentiate(g, batch, head, first + threadIdx.x / 16 * 4, line + threadIdx.x % 16 * 4, s, dp);
+      differentiate(g, block, first + threadIdx.x / 16 * 4, line + threadIdx.x % 16 * 4, s, dp);
       if (ForKeys) {
         float_share(weights, s);
         float_accumulate<T, Columns>(sum2, weights, lines_memory, y2, other2.strides.token, line, lines, channel, p.value_size);

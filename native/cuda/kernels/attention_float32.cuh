@@ -132,7 +132,8 @@ struct AttentionFloat {
     float* const memory = reinterpret_cast<float*>(shared);
     float* const weights = memory + 2 * kFloatDepth * kFloatStride;
     float* const lines = weights + kFloatSide * kFloatStride;
-    const int batch = blockIdx.y / p.heads, head = blockIdx.y % p.heads, first = blockIdx.x * kRows, channel = blockIdx.z * Columns;
+    const BlockPlace block(p.queries, kRows, p.heads);
+    const int batch = block.batch, head = block.head, first = block.first, channel = blockIdx.y * Columns;
     const int query = first + threadIdx.x / 16 * 4;
     const Number *q = rows_of<T>(p.q, batch, head), *k = rows_of<T>(p.k, batch, head), *v = rows_of<T>(p.v, batch, head);
     float o[4][Columns / 16], top[4], sum[4];
@@ -175,7 +176,7 @@ struct AttentionFloat {
     for (int i = 0; i < 4; ++i) {
       inverse[i] = sum[i] > 0.f ? 1.f / sum[i] : 0.f;
       if (p.lse && channel == 0 && threadIdx.x % 16 == 0 && query + i < p.queries)
-        p.lse[int64_t(blockIdx.y) * p.queries + query + i] = sum[i] > 0.f ? top[i] + logf(sum[i]) : -infinity();
+        p.lse[int64_t(block.pair) * p.queries + query + i] = sum[i] > 0.f ? top[i] + logf(sum[i]) : -infinity();
     }
     float_write<T, Columns>(o, inverse, rows_of<T>(p.out, batch, head), p.out.strides.token, first, p.queries, channel, p.value_size);
   }

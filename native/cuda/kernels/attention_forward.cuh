@@ -13,13 +13,13 @@ struct AttentionForward {
   static constexpr int kThreads = Warps * 32, kRows = Warps * 16 * M, kStride = row_stride(D), kTile = Keys * kStride;
   /// Rows of many channels stay in shared memory, where registers would not hold them beside the sums.
   static constexpr bool kQShared = D > 160;
-  static constexpr int kQ = kRows * kStride, kRing = Stages * 2 * kTile, kBiasStride = Keys + 8;
+  static constexpr int kQ = kRows * kStride, kRing = Stages * 2 * kTile, kBiasStride = Keys + 8, kBlocks = 2;  // blocks of a multiprocessor, for the registers
   static constexpr int kMemory = kQShared ? kQ + kRing : kQ > kRing ? kQ : kRing;
   static constexpr int kShared = 2 * kMemory + (Bias ? 4 * kRows * kBiasStride : 0);
   using Scores = float[M][Keys / 8][4];
 
   struct Place {
-    int warp, lane, batch, head, first;
+    int lane, pair, batch, head, first;
   };
 
   /// The bias of the warp's own rows: read in the order of memory, to be picked up as fragments.
@@ -114,7 +114,7 @@ struct AttentionForward {
         const int query = at.first + m * 16 + at.lane / 4 + r * 8;
         if (!p.lse || at.lane % 4 != 0 || query >= p.queries) continue;
         const float sum = rows.sum[m][r];
-        p.lse[int64_t(blockIdx.y) * p.queries + query] = sum > 0.f ? rows.top[m][r] * unit * kLn2 + logf(sum) : -infinity();
+        p.lse[int64_t(at.pair) * p.queries + query] = sum > 0.f ? rows.top[m][r] * unit * kLn2 + logf(sum) : -infinity();
       }
       write_rows<T, D>(strip, rows.o[m], low, high, rows_of<T>(p.out, at.batch, at.head), p.out.strides.token, at.first + m * 16, p.queries,
                        p.value_size, p.out.aligned);
@@ -124,13 +124,14 @@ struct AttentionForward {
   static __device__ __forceinline__ void run(const AttentionArguments& p, unsigned char* shared) {
     uint16_t* const memory = reinterpret_cast<uint16_t*>(shared);
     uint16_t* const ring = memory + (kQShared ? kQ : 0);
-    const int warp = threadIdx.x / 32, block_first = blockIdx.x * kRows;
-    const Place at{warp, int(threadIdx.x % 32), int(blockIdx.y / p.heads), int(blockIdx.y % p.heads), block_first + warp * 16 * M};
+    const BlockPlace block(p.queries, kRows, p.heads);
+    const int warp = threadIdx.x / 32;
+    const Place at{int(threadIdx.x % 32), block.pair, block.batch, block.head, block.first + warp * 16 * M};
     const uint16_t *k = rows_of<T>(p.k, at.batch, at.head), *v = rows_of<T>(p.v, at.batch, at.head);
     float* const bias = reinterpret_cast<float*>(shared + 2 * kMemory) + warp * 16 * M * kBiasStride;
     const float factor = p.scale * kLog2E, unit = Bias ? 1.f : factor;
 
-    load_rows<kRows, D, kThreads>(memory, rows_of<T>(p.q, at.batch, at.head), p.q.strides.token, block_first, p.queries, p.head_size, p.q.aligned);
+    load_rows<kRows, D, kThreads>(memory, rows_of<T>(p.q, at.batch, at.head), p.q.strides.token, block.first, p.queries, p.head_size, p.q.aligned);
     copy_commit();
     copy_wait<0>();
     __syncthreads();
@@ -141,7 +142,7 @@ struct AttentionForward {
       for (int m = 0; m < M; ++m) q[m].load(q_rows + m * 16 * kStride);
       __syncthreads();  // the ring takes the memory of Q
     }
-    const int seen = p.causal ? min(p.keys, block_first + kRows) : p.keys, tiles = (seen + Keys - 1) / Keys;
+    const int seen = p.causal ? min(p.keys, block.first + kRows) : p.keys, tiles = (seen + Keys - 1) / Keys;
     const auto fetch = [&](int tile) {
       if (tile < tiles) {
         uint16_t* to = ring + tile % Stages * 2 * kTile;
@@ -189,7 +190,7 @@ struct AttentionForward {
 };
 
 template <class Tile>
-__global__ void __launch_bounds__(Tile::kThreads) attention_forward_kernel(const __grid_constant__ AttentionArguments p) {
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) attention_forward_kernel(const __grid_constant__ AttentionArguments p) {
   TD_DYNAMIC_SHARED(shared);
   Tile::run(p, shared);
 }

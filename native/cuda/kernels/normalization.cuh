@@ -9,7 +9,7 @@ struct GroupNormArguments {
   const void* x;
   void* y;
   Offsets gamma, beta;
-  int pixels, channels, groups;
+  int batch, pixels, channels, groups;
   float epsilon;
   bool silu;
   bool aligned;    // the channels of every pixel begin at a multiple of 16 bytes
@@ -62,7 +62,8 @@ template <class T>
 __global__ void __launch_bounds__(256) group_moments_kernel(const __grid_constant__ GroupNormArguments p) {
   using Number = typename Stored<T>::type;
   constexpr int V = kVector<T>;
-  const int channel = (blockIdx.x * blockDim.x + threadIdx.x) * V, piece = blockIdx.y, image = blockIdx.z, valid = min(p.channels - channel, V);
+  const int channel = (blockIdx.y * blockDim.x + threadIdx.x) * V, valid = min(p.channels - channel, V);
+  const int piece = blockIdx.x % p.pieces, image = blockIdx.x / p.pieces;
   if (valid <= 0) return;
   const int each = (p.pixels + p.pieces - 1) / p.pieces, end = min((piece + 1) * each, p.pixels);
   float shift[V], sum[V], square[V];
@@ -93,7 +94,7 @@ __global__ void __launch_bounds__(256) group_moments_kernel(const __grid_constan
 template <class T>
 __global__ void __launch_bounds__(128) group_affine_kernel(const __grid_constant__ GroupNormArguments p) {
   TD_SHARED(float, scratch, 4);
-  const int group = blockIdx.x, image = blockIdx.y, width = p.width(), first = group * width;
+  const int group = blockIdx.x % p.groups, image = blockIdx.x / p.groups, width = p.width(), first = group * width;
   const float* moments = p.moments + int64_t(image) * p.pieces * p.channels * 2;
   float sum = 0.f, square = 0.f;
   for (int i = threadIdx.x; i < p.pieces * width; i += blockDim.x) {
@@ -118,12 +119,12 @@ template <class T>
 __global__ void __launch_bounds__(256) group_apply_kernel(const __grid_constant__ GroupNormArguments p) {
   using Number = typename Stored<T>::type;
   constexpr int V = kVector<T>;
-  const int vectors = (p.channels + V - 1) / V, image = blockIdx.y;
-  const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= int64_t(p.pixels) * vectors) return;
+  const int vectors = (p.channels + V - 1) / V;
+  const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, pixel = i / vectors;
+  if (pixel >= int64_t(p.batch) * p.pixels) return;
   const int channel = static_cast<int>(i % vectors) * V, valid = min(p.channels - channel, V);
-  const int64_t at = (int64_t(image) * p.pixels + i / vectors) * p.channels + channel;
-  const float* affine = p.affine + (int64_t(image) * p.channels + channel) * 2;
+  const int64_t at = pixel * p.channels + channel;
+  const float* affine = p.affine + (pixel / p.pixels * p.channels + channel) * 2;
   float v[V];
   load_vector<T>(static_cast<const Number*>(p.x) + at, valid, p.aligned, v);
   for (int j = 0; j < valid; ++j) {
@@ -140,7 +141,7 @@ __global__ void __launch_bounds__(256) group_norm_kernel(const __grid_constant__
   TD_DYNAMIC_SHARED(shared);
   TD_SHARED(float, scratch, 8);
   float* const values = reinterpret_cast<float*>(shared);
-  const int group = blockIdx.x, image = blockIdx.y, width = p.width(), count = p.pixels * width;
+  const int group = blockIdx.x % p.groups, image = blockIdx.x / p.groups, width = p.width(), count = p.pixels * width;
   const int64_t first = int64_t(image) * p.pixels * p.channels + group * width;
   const Number* x = static_cast<const Number*>(p.x) + first;
   float sum = 0.f, square = 0.f;

@@ -97,7 +97,7 @@ template <class T, int D, int Lines, bool ForKeys, bool Bias>
 void launch_tensor(const AttentionGradientArguments& g, int batch) {
   using F = AttentionBackward<T, D, 4, Lines, 2, ForKeys, Bias>;
   const int rows = ForKeys ? g.forward.keys : g.forward.queries;
-  emulator::run_grid(attention_backward_kernel<F>, {dim3((rows + F::kRows - 1) / F::kRows, batch * g.forward.heads), dim3(F::kThreads), size_t(F::kShared), false}, g);
+  emulator::run_grid(attention_backward_kernel<F>, {dim3((rows + F::kRows - 1) / F::kRows * batch * g.forward.heads), dim3(F::kThreads), size_t(F::kShared), false}, g);
 }
 template <class T, int D, int Lines>
 void launch_both(const AttentionGradientArguments& g, int batch) {
@@ -109,14 +109,14 @@ void launch_float(const AttentionGradientArguments& g, int batch) {
   using F = AttentionFloatBackward<T, 128, ForKeys>;
   const int rows = ForKeys ? g.forward.keys : g.forward.queries, channels = std::max(g.forward.head_size, g.forward.value_size);
   emulator::run_grid(attention_float_backward_kernel<T, 128, ForKeys>,
-                     {dim3((rows + 63) / 64, batch * g.forward.heads, (channels + 127) / 128), dim3(256), size_t(F::kShared), false}, g);
+                     {dim3((rows + 63) / 64 * batch * g.forward.heads, (channels + 127) / 128), dim3(256), size_t(F::kShared), false}, g);
 }
 
 template <class T>
 void run_gradients(GradientRun<T>& run) {
   const AttentionGradientArguments g = run.arguments();
   const int batch = run.c.batch, size = std::max(run.c.head_size, run.c.value_size);
-  emulator::run_grid(attention_delta_kernel<T>, {dim3((run.c.queries + 3) / 4, batch * run.c.heads), dim3(128), 0, false}, g, run.delta.data());
+  emulator::run_grid(attention_delta_kernel<T>, {dim3((run.c.queries + 3) / 4 * batch * run.c.heads), dim3(128), 0, false}, g, run.delta.data());
   if constexpr (sizeof(Number<T>) == 2) {
     if (size <= 40) return launch_both<T, 40, 32>(g, batch);
     if (size <= 64) return launch_both<T, 64, 32>(g, batch);

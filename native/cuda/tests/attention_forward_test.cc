@@ -19,10 +19,10 @@ AttentionCase::Run tensor_cores() {
   return [](const AttentionArguments& p, int batch) {
     if (p.bias.data) {
       using F = Tile<T, D, 1, Keys, true>;
-      emulator::run_grid(attention_forward_kernel<F>, {dim3((p.queries + F::kRows - 1) / F::kRows, batch * p.heads), dim3(F::kThreads), size_t(F::kShared), false}, p);
+      emulator::run_grid(attention_forward_kernel<F>, {dim3((p.queries + F::kRows - 1) / F::kRows * batch * p.heads), dim3(F::kThreads), size_t(F::kShared), false}, p);
     } else {
       using F = Tile<T, D, M, Keys, false>;
-      emulator::run_grid(attention_forward_kernel<F>, {dim3((p.queries + F::kRows - 1) / F::kRows, batch * p.heads), dim3(F::kThreads), size_t(F::kShared), false}, p);
+      emulator::run_grid(attention_forward_kernel<F>, {dim3((p.queries + F::kRows - 1) / F::kRows * batch * p.heads), dim3(F::kThreads), size_t(F::kShared), false}, p);
     }
   };
 }
@@ -30,7 +30,7 @@ template <class T, int Columns>
 AttentionCase::Run ordinary_cores() {
   return [](const AttentionArguments& p, int batch) {
     using F = AttentionFloat<T, Columns>;
-    const dim3 grid((p.queries + 63) / 64, batch * p.heads, (p.value_size + Columns - 1) / Columns);
+    const dim3 grid((p.queries + 63) / 64 * batch * p.heads, (p.value_size + Columns - 1) / Columns);
     emulator::run_grid(attention_float_kernel<T, Columns>, {grid, dim3(256), size_t(F::kShared), false}, p);
   };
 }

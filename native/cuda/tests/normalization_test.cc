@@ -33,20 +33,20 @@ struct GroupRun {
     for (size_t i = 0; i < x.size(); ++i) x[i] = rounded<T>(read<T>(numbers[i]) + c.mean * (1 + i % c.channels % 3));
   }
   GroupNormArguments arguments() {
-    return {x.data(), y.data(), {gamma.data(), true}, {beta.data(), sizeof(Number<T>) == 4}, c.pixels, c.channels, c.groups, 1e-5f, c.silu,
+    return {x.data(), y.data(), {gamma.data(), true}, {beta.data(), sizeof(Number<T>) == 4}, c.batch, c.pixels, c.channels, c.groups, 1e-5f, c.silu,
             vectors_fit<T>(x.data(), c.channels) && vectors_fit<T>(y.data(), c.channels), moments.data(), affine.data(), c.pieces};
   }
   void in_three() {
     const GroupNormArguments p = arguments();
     constexpr int V = kVector<T>;
     const int vectors = (c.channels + V - 1) / V;
-    emulator::run_grid(group_moments_kernel<T>, {dim3((vectors + 255) / 256, c.pieces, c.batch), dim3(256), 0, true}, p);
-    emulator::run_grid(group_affine_kernel<T>, {dim3(c.groups, c.batch), dim3(128), 0, false}, p);
-    emulator::run_grid(group_apply_kernel<T>, {dim3((c.pixels * vectors + 255) / 256, c.batch), dim3(256), 0, true}, p);
+    emulator::run_grid(group_moments_kernel<T>, {dim3(c.batch * c.pieces, (vectors + 255) / 256), dim3(256), 0, true}, p);
+    emulator::run_grid(group_affine_kernel<T>, {dim3(c.batch * c.groups), dim3(128), 0, false}, p);
+    emulator::run_grid(group_apply_kernel<T>, {dim3((c.batch * c.pixels * vectors + 255) / 256), dim3(256), 0, true}, p);
   }
   void in_one() {
     const size_t shared = size_t(c.pixels) * (c.channels / c.groups) * 4;
-    emulator::run_grid(group_norm_kernel<T>, {dim3(c.groups, c.batch), dim3(256), shared, false}, arguments());
+    emulator::run_grid(group_norm_kernel<T>, {dim3(c.batch * c.groups), dim3(256), shared, false}, arguments());
   }
   Error<T> error() {
     Error<T> e;
