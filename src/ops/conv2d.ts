@@ -13,7 +13,7 @@ export interface Conv2dOptions {
   residual?: Tensor4D;
   /** [N, Cout], added to every pixel before the activation (ResnetBlock2D's time embedding). */
   timeEmbedding?: Tensor2D;
-  activation?: Activation;
+  activation?: Exclude<Activation, 'gelu_tanh'>;
   stride?: number;
   /** Zeros around the input: a number for all sides, or [[top, bottom], [left, right]]. */
   padding?: number | Padding2D;

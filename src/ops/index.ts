@@ -1,6 +1,6 @@
 import './gradients.js';
 
-export { type Activation, activate, gelu, quickGelu, silu } from './activations.js';
+export { type Activation, activate, gelu, geluTanh, quickGelu, silu } from './activations.js';
 export type { AttentionBlocks } from './attention/blocks.js';
 export { mergeHeads, splitHeads } from './attention/heads.js';
 export {
@@ -17,4 +17,5 @@ export { type GroupNormOptions, groupNorm } from './group_norm.js';
 export { layerNorm } from './layer_norm.js';
 export { type LinearOptions, linear } from './linear.js';
 export { resizeNearest, upsampleNearest2x } from './resize_nearest.js';
+export { rmsNorm } from './rms_norm.js';
 export { type TimestepEmbeddingOptions, timestepEmbedding } from './timestep_embedding.js';

@@ -1,7 +1,7 @@
 import type { Tensor, Tensor1D, Tensor2D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import { type Activation, activate, gelu } from './activations.js';
+import { type Activation, activate, gelu, geluTanh } from './activations.js';
 import { type Implementation, runFused } from './fused.js';
 
 export interface LinearOptions {
@@ -51,6 +51,13 @@ export function linear(x: Tensor, weight: Tensor2D, options: LinearOptions = {})
   }
   if (bias && bias.size !== weight.shape[1]) {
     throw new InvalidArgumentError(`[linear] bias expects ${weight.shape[1]} numbers, got shape [${bias.shape}]`);
+  }
+  if (activation === 'gelu_tanh') {
+    // no kernel has it: the product is fused, the activation is a composition
+    return tf.tidy(() => {
+      const y = geluTanh(linear(x, weight, { bias, impl }));
+      return residual ? tf.add(y, residual) : y;
+    });
   }
   return runFused<LinearInputs>(
     {
