@@ -3,6 +3,7 @@ import { type ConfigOf, flag, number } from '../config/fields.js';
 import { InvalidArgumentError } from '../errors.js';
 import { AlphaScheduler } from './common/alpha_scheduler.js';
 import { NOISE_SCHEDULE_FIELDS, spacingFields, THRESHOLDING_FIELDS } from './common/config.js';
+import { f32 } from './common/numeric.js';
 import { integerTimesteps } from './common/schedule.js';
 import {
   combine,
@@ -48,8 +49,9 @@ export class DDIMScheduler extends AlphaScheduler<ConfigOf<typeof FIELDS>> {
     const previous = timestep - Math.floor(this.config.num_train_timesteps / this.numInferenceSteps!);
     const alpha = this.alphaAt(timestep);
     const alphaPrevious = this.previousAlphaAt(previous);
-    // equation 16
-    const deviation = eta * Math.sqrt(((1 - alphaPrevious) / (1 - alpha)) * (1 - alpha / alphaPrevious));
+    // equation 16; with squaredcos_cap_v2 and eta = 1 the last bit decides what is left of the direction
+    const variance = f32(f32(f32(1 - alphaPrevious) / f32(1 - alpha)) * f32(1 - f32(alpha / alphaPrevious)));
+    const deviation = f32(eta * f32(Math.sqrt(variance)));
     return tf.tidy(() => {
       const predOriginalSample = this.thresholdOrClip(this.predictOriginal(modelOutput, sample, alpha));
       const epsilon = options.useClippedModelOutput
@@ -58,7 +60,7 @@ export class DDIMScheduler extends AlphaScheduler<ConfigOf<typeof FIELDS>> {
       const noise = eta > 0 ? (varianceNoise ?? this.noiseLike(modelOutput, options)) : undefined;
       const prevSample = combine(
         [Math.sqrt(alphaPrevious), predOriginalSample],
-        [Math.sqrt(1 - alphaPrevious - deviation ** 2), epsilon],
+        [Math.sqrt(f32(f32(1 - alphaPrevious) - f32(deviation ** 2))), epsilon],
         [deviation, noise],
       );
       return { prevSample, predOriginalSample };

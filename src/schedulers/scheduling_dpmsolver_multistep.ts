@@ -10,7 +10,7 @@ import {
   multistepUpdate,
 } from './common/dpm_solver.js';
 import { roundHalfEven } from './common/numeric.js';
-import { convertSigmas, karrasSigmas, solverTimesteps } from './common/schedule.js';
+import { convertSigmas, karrasSigmas, logSigmasOf, solverTimesteps } from './common/schedule.js';
 import type { SchedulerOutput, SetTimestepsOptions, StepOptions } from './common/scheduling_utils.js';
 
 const FIELDS = {
@@ -71,7 +71,7 @@ export class DPMSolverMultistepScheduler extends DPMSolverScheduler<ConfigOf<typ
       return config.beta_schedule === 'squaredcos_cap_v2' ? timesteps : timesteps.map(roundHalfEven);
     };
     if (config.use_lu_lambdas && !config.use_karras_sigmas) {
-      const sigmas = karrasSigmas(descending.map(Math.log), steps, {}, 1).map(Math.exp);
+      const sigmas = karrasSigmas(logSigmasOf(descending), steps, {}, 1).map(Math.exp);
       return { sigmas, timesteps: round(sigmas) };
     }
     const converted = convertSigmas(config, descending, steps);

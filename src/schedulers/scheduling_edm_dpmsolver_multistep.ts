@@ -62,6 +62,10 @@ export class EDMDPMSolverMultistepScheduler extends EDMScheduler<ConfigOf<typeof
     this.outputs = [];
   }
 
+  protected override finalSigma(): number {
+    return this.config.final_sigmas_type === 'zero' ? 0 : this.config.sigma_min;
+  }
+
   /** The sample is the signal and sigma times noise: alpha = 1, lambda = -log sigma. */
   private point(index: number): SchedulePoint {
     const sigma = this.sigmas[index]!;

@@ -99,7 +99,7 @@ export class KDPM2DiscreteScheduler extends KDPM2Scheduler {
   static override readonly shortNames = { dpm2: {}, kdpm2: {}, dpm2_karras: { use_karras_sigmas: true } };
 
   protected midpointOf(sigma: number, next: number): number {
-    return midpoint(sigma, next);
+    return midpoint(next, sigma);
   }
 
   protected finish(step: { sigma: number; next: number }, start: tf.Tensor, derivative: tf.Tensor): tf.Tensor {

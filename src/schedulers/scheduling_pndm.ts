@@ -3,6 +3,7 @@ import { type ConfigOf, flag } from '../config/fields.js';
 import { InvalidArgumentError } from '../errors.js';
 import { AlphaScheduler } from './common/alpha_scheduler.js';
 import { NOISE_SCHEDULE_FIELDS, spacingFields } from './common/config.js';
+import { f32 } from './common/numeric.js';
 import { integerTimesteps } from './common/schedule.js';
 import {
   combine,
@@ -128,12 +129,14 @@ export class PNDMScheduler extends AlphaScheduler<ConfigOf<typeof FIELDS>> {
   /**
    * Equation (9) (`_get_prev_sample`), with a for alpha at t and b at the step before:
    * x_b = sqrt(b / a) x - (b - a) eps / (a sqrt(1 - b) + sqrt(a (1 - a) b))
+   * Rounded as torch rounds: with squaredcos_cap_v2 the first a is 2e-9, and both terms are large and nearly cancel.
    */
   private previousSample(sample: tf.Tensor, timestep: number, previous: number, output: tf.Tensor): tf.Tensor {
     const a = this.alphaAt(timestep);
     const b = this.previousAlphaAt(previous);
-    const denominator = a * Math.sqrt(1 - b) + Math.sqrt(a * (1 - a) * b);
-    return combine([Math.sqrt(b / a), sample], [(a - b) / denominator, this.predictEpsilon(output, sample, a)]);
+    const denominator = f32(f32(a * f32(Math.sqrt(f32(1 - b)))) + f32(Math.sqrt(f32(f32(a * f32(1 - a)) * b))));
+    const epsilon = tf.mul(f32(b - a), this.predictEpsilon(output, sample, a));
+    return tf.sub(tf.mul(f32(Math.sqrt(f32(b / a))), sample), tf.div(epsilon, denominator));
   }
 
   private setStartSample(sample: tf.Tensor | null): void {

@@ -22,14 +22,21 @@ import {
   type TimeShiftType,
 } from './common/config.js';
 import { f32, linspace, roundHalfEven, solveLinear } from './common/numeric.js';
-import { convertSigmas, sigmaToT, solverTimesteps, stretchToTerminal, timeShift } from './common/schedule.js';
+import {
+  convertSigmas,
+  logSigmasOf,
+  sigmaToT,
+  solverTimesteps,
+  stretchToTerminal,
+  timeShift,
+} from './common/schedule.js';
 import {
   combine,
   type SchedulerOutput,
   type SetTimestepsOptions,
   type StepOptions,
 } from './common/scheduling_utils.js';
-import { expm1, type SchedulePoint, SolverScheduler, stepLength } from './common/solver_scheduler.js';
+import { type SchedulePoint, SolverScheduler, stepLength } from './common/solver_scheduler.js';
 
 /** diffusers' own default, without a further solver. */
 const noSolver: Field<null> = {
@@ -118,7 +125,7 @@ export class UniPCMultistepScheduler extends SolverScheduler<ConfigOf<typeof FIE
     if (converted) {
       const flow = config.use_karras_sigmas && config.use_flow_sigmas;
       const sigmas = flow ? converted.map((sigma) => sigma / (sigma + 1)) : converted;
-      const logs = trained.map(Math.log);
+      const logs = logSigmasOf(trained);
       const timesteps = flow
         ? sigmas.map((sigma) => sigma * config.num_train_timesteps)
         : sigmas.map((sigma) => sigmaToT(sigma, logs));
@@ -227,7 +234,7 @@ export class UniPCMultistepScheduler extends SolverScheduler<ConfigOf<typeof FIE
     const h = stepLength(from, to);
     const ratios = [...earlier.map((point) => (point.lambda - from.lambda) / h), 1];
     const hh = this.config.predict_x0 ? -h : h;
-    const phi1 = expm1(hh);
+    const phi1 = f32(Math.expm1(hh));
     const bh = this.config.solver_type === 'bh1' ? hh : phi1;
     let phiK = phi1 / hh - 1;
     let factorial = 1;

@@ -136,7 +136,7 @@ export function stepCoefficients(algorithm: AlgorithmType, from: SchedulePoint, 
         d0: -alpha * expm1(-2 * h),
         d1Heun: alpha * (expm1(-2 * h) / (2 * h) + 1),
         d2: alpha * ((-expm1(-2 * h) - 2 * h) / (2 * h) ** 2 - 0.5),
-        noise: sigma * Math.sqrt(-expm1(-2 * h)),
+        noise: sigma * Math.sqrt(Math.max(-expm1(-2 * h), 0)),
       });
     case 'sde-dpmsolver':
       return withMidpoint({
@@ -144,7 +144,7 @@ export function stepCoefficients(algorithm: AlgorithmType, from: SchedulePoint, 
         d0: -2 * sigma * expm1(h),
         d1Heun: -2 * sigma * (expm1(h) / h - 1),
         d2: Number.NaN,
-        noise: sigma * Math.sqrt(expm1(2 * h)),
+        noise: sigma * Math.sqrt(Math.max(expm1(2 * h), 0)),
       });
   }
 }

@@ -69,12 +69,17 @@ export abstract class EDMScheduler<C extends EDMConfig> extends SchedulerMixin<C
   }
 
   private buildSchedule(steps: number): void {
-    const { sigma_min, sigma_max, sigma_schedule, rho, final_sigmas_type } = this.config;
+    const { sigma_min, sigma_max, sigma_schedule, rho } = this.config;
     const ends = [sigma_max, sigma_min];
     const sigmas = sigma_schedule === 'karras' ? karrasSigmas(ends, steps, {}, rho) : exponentialSigmas(ends, steps);
-    this.sigmas = Float32Array.from([...sigmas, final_sigmas_type === 'zero' ? 0 : sigmas.at(-1)!]);
+    this.sigmas = Float32Array.from([...sigmas, this.finalSigma(sigmas.at(-1)!)]);
     // c_noise = log(sigma) / 4
     this.timesteps = [...this.sigmas.subarray(0, -1)].map((sigma) => f32(0.25 * Math.log(sigma)));
+  }
+
+  /** The noise level after the last step, which starts at `last`. */
+  protected finalSigma(last: number): number {
+    return this.config.final_sigmas_type === 'zero' ? 0 : last;
   }
 
   /**

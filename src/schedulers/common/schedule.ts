@@ -89,9 +89,17 @@ export function finiteAlphasCumprod(options: BetaOptions): number[] {
   return cumprod;
 }
 
-/** Ratios of noise to signal, ascending with the training step. */
+/**
+ * Ratios of noise to signal, sqrt((1 - a) / a), ascending with the training step; a float32 table, as torch's is. Its last bit
+ * decides which integer a timestep is cut to, and with squaredcos_cap_v2, whose last sigma is 2e4, it shows in the latents.
+ */
 export function sigmasOf(cumprod: readonly number[]): number[] {
-  return cumprod.map((a) => Math.sqrt((1 - a) / a));
+  return cumprod.map((a) => f32(Math.sqrt(f32(f32(1 - a) / a))));
+}
+
+/** Logarithms of noise levels, float32 for the same reason. */
+export function logSigmasOf(sigmas: readonly number[]): number[] {
+  return sigmas.map((sigma) => f32(Math.log(sigma)));
 }
 
 /** Half log signal-to-noise ratios, log(sqrt(a)) - log(sqrt(1 - a)). */
@@ -165,7 +173,7 @@ export function sigmaToT(sigma: number, logSigmas: readonly number[]): number {
   const nearest = logSigmas.findLastIndex((level) => level <= logSigma);
   const low = Math.min(Math.max(nearest, 0), logSigmas.length - 2);
   const [below, above] = [logSigmas[low]!, logSigmas[low + 1]!];
-  const w = Math.min(Math.max((below - logSigma) / (below - above), 0), 1);
+  const w = Math.min(Math.max((below - logSigma) / f32(below - above), 0), 1);
   return (1 - w) * low + w * (low + 1);
 }
 
@@ -178,9 +186,13 @@ export function ancestralStep(sigma: number, next: number): { up: number; down: 
   return { up, down: next ** 2 / sigma };
 }
 
-/** Geometric mean of two noise levels; 0 when one of them is. */
+/**
+ * Geometric mean of two noise levels, 0 when one of them is: exp of the logarithms' mean as torch's lerp gives it in float32,
+ * because the logarithm's rounding shows in the latents when a level is 2e4.
+ */
 export function midpoint(a: number, b: number): number {
-  return Math.sqrt(a * b);
+  const [x, y] = [f32(Math.log(a)), f32(Math.log(b))];
+  return f32(Math.exp(f32(y - f32(f32(y - x) * 0.5))));
 }
 
 interface SpacingOptions {

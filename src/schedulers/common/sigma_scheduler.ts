@@ -8,6 +8,7 @@ import {
   convertSigmas,
   finiteAlphasCumprod,
   fractionalTimesteps,
+  logSigmasOf,
   type SigmaConversion,
   sigmasOf,
   sigmaToT,
@@ -92,7 +93,7 @@ export abstract class SigmaScheduler<C extends SigmaConfig> extends SchedulerMix
 
   /** Training steps, fractions, at which the trained schedule has these noise levels. */
   protected timestepsOf(sigmas: readonly number[]): number[] {
-    const logSigmas = this.trainingSigmas().map(Math.log);
+    const logSigmas = logSigmasOf(this.trainingSigmas());
     return sigmas.map((sigma) => sigmaToT(sigma, logSigmas));
   }
 

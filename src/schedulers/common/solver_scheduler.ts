@@ -7,6 +7,7 @@ import {
   type BetaOptions,
   checkConversions,
   finiteAlphasCumprod,
+  logSigmasOf,
   type SigmaConversion,
   shiftFlow,
   sigmasOf,
@@ -44,9 +45,9 @@ export function stepLength(s: SchedulePoint, t: SchedulePoint): number {
   return f32(t.lambda - s.lambda);
 }
 
-/** e^h - 1 */
+/** e^h - 1, as a difference, which is how DPM-Solver and DEIS have it. */
 export function expm1(h: number): number {
-  return f32(Math.expm1(h));
+  return f32(f32(Math.exp(h)) - 1);
 }
 
 /**
@@ -126,7 +127,7 @@ export abstract class SolverScheduler<C extends SolverConfig> extends SchedulerM
 
   /** Training steps, fractions, at which the trained schedule has these noise levels. */
   protected timestepsOf(sigmas: readonly number[]): number[] {
-    const logSigmas = this.trainingSigmas().map(Math.log);
+    const logSigmas = logSigmasOf(this.trainingSigmas());
     return sigmas.map((sigma) => sigmaToT(sigma, logSigmas));
   }
 
