@@ -2,7 +2,7 @@ import { files } from '#platform';
 import { readJson } from '../config/config.js';
 import { CheckpointError } from '../errors.js';
 import { warn } from '../utils/logging.js';
-import { joinPath } from '../utils/paths.js';
+import { baseName as baseNameOf, joinPath } from '../utils/paths.js';
 import { openSafetensors, type SafetensorsFile } from './safetensors/file.js';
 import type { StateDict } from './state_dict.js';
 
@@ -19,6 +19,22 @@ export function weightFileCandidates(baseName: string, variant?: string): { file
         { file: `${baseName}.safetensors.index.${variant}.json`, sharded: true },
         ...plain,
       ];
+}
+
+/**
+ * Whether a file would stand beside weights and a tokenizer that are saved now as a rest of what was there before: shards
+ * with their index of the same variant, another form of the tokenizer.
+ */
+export function isReplacedBySaving(path: string, variant?: string): boolean {
+  const name = baseNameOf(path);
+  if (['tokenizer.json', 'added_tokens.json'].includes(name)) {
+    return true;
+  }
+  const [, before, after] =
+    name.match(/^(?:diffusion_pytorch_)?model(?:\.([\w-]+?))?-\d{5}-of-\d{5}(?:\.([\w-]+))?\.safetensors$/) ??
+    name.match(/^(?:diffusion_pytorch_)?model\.safetensors\.index(?:\.([\w-]+))?\.json$/) ??
+    ([null, null] as const);
+  return before !== null && (before ?? after) === variant;
 }
 
 /** Checks a shard index and gives the file of each tensor. */

@@ -12,6 +12,7 @@ import {
 import type { PhysicalType } from '../backends/types.js';
 import { readJson, writeJson } from '../config/config.js';
 import { InvalidArgumentError } from '../errors.js';
+import { isReplacedBySaving } from '../loaders/checkpoint_files.js';
 import { openStateDict, writeSafetensors } from '../loaders/safetensors/index.js';
 import { encodeFromFloat32 } from '../loaders/safetensors/number_formats.js';
 import type { StateDict } from '../loaders/state_dict.js';
@@ -169,7 +170,6 @@ export abstract class Model {
         `[savePretrained] the weights are not loaded (or were disposed of): there is no ${missing.path} to write`,
       );
     }
-    await files.makeDirectory(dir);
     const file = `${weightsName}.${variant ? `${variant}.` : ''}safetensors`;
     const entries = this.parameters.map((parameter) => ({
       name: parameter.path,
@@ -177,8 +177,11 @@ export abstract class Model {
       shape: parameter.shape,
       data: async () => encodeFromFloat32(await this.numbersOf(parameter), dtype),
     }));
-    await writeSafetensors(joinPath(dir, file), entries);
-    await writeJson(joinPath(dir, 'config.json'), this.config, floatSettings);
+    const fill = async (staging: string) => {
+      await writeSafetensors(joinPath(staging, file), entries);
+      await writeJson(joinPath(staging, 'config.json'), this.config, floatSettings);
+    };
+    await files.save(dir, fill, (path) => isReplacedBySaving(path, variant));
   }
 
   /** A parameter's numbers, also while its model is offloaded. */
@@ -329,6 +332,7 @@ export async function loadModel<M extends Model>(
   dir: string,
   options: LoadModelOptions = {},
 ): Promise<M> {
+  await files.finishSaves(dir);
   const source = joinPath(baseName(dir), 'config.json');
   const config = (await readJson(joinPath(dir, 'config.json'))) as ConfigJson;
   const model = new modelClass(config, { ...options, source });

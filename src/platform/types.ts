@@ -42,6 +42,20 @@ export interface Files {
    * @throws FileWriteError when the path cannot be written; whatever `content` throws otherwise
    */
   write(path: string, content: Uint8Array | string | ((sink: ByteSink) => Promise<void>)): Promise<void>;
+  /**
+   * Writes files into a directory, all or none of them: `fill` writes them elsewhere, and they take their places when all
+   * are there. Other files of the directory stay.
+   *
+   * @param isReplaced tells, by path in the directory, which files go although none of the same name is written
+   * @throws FileWriteError when the directory cannot be written; whatever `fill` throws otherwise
+   */
+  save(dir: string, fill: (staging: string) => Promise<void>, isReplaced?: (path: string) => boolean): Promise<void>;
+  /**
+   * Brings a directory in which a program was killed while it saved to the state before or after it; to be called before
+   * reading.
+   * @throws FileWriteError when the directory cannot be written
+   */
+  finishSaves(dir: string): Promise<void>;
 }
 
 /** 8-bit RGB pixels, row after row from the top: [height, width, 3]. */

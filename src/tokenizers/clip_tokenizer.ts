@@ -1,6 +1,7 @@
 import { Tokenizer as TokenizerCore } from '@huggingface/tokenizers';
 import { files } from '#platform';
 import { InvalidArgumentError } from '../errors.js';
+import { isReplacedBySaving } from '../loaders/checkpoint_files.js';
 import { joinPath } from '../utils/paths.js';
 import { AddedTokenFinder } from './added_tokens.js';
 import { type Sides, tokenizeBatch } from './tokenize_batch.js';
@@ -81,6 +82,7 @@ export class CLIPTokenizer implements Tokenizer {
    * @throws CheckpointError, ConfigError when a file is missing or damaged, saying which and what it should hold.
    */
   static async fromPretrained(dir: string): Promise<CLIPTokenizer> {
+    await files.finishSaves(dir);
     return new CLIPTokenizer(await readTokenizerFiles(dir));
   }
 
@@ -143,12 +145,14 @@ export class CLIPTokenizer implements Tokenizer {
       added_tokens_decoder: Object.fromEntries(added.map(({ id, ...token }) => [id, token])),
     };
     const asJson = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
-    await files.makeDirectory(dir);
-    await files.write(joinPath(dir, 'vocab.json'), JSON.stringify(vocab));
-    const lines = ['#version: 0.2', ...merges.map((pair) => pair.join(' ')), ''];
-    await files.write(joinPath(dir, 'merges.txt'), lines.join('\n'));
-    await files.write(joinPath(dir, 'tokenizer_config.json'), asJson(config));
-    await files.write(joinPath(dir, 'special_tokens_map.json'), asJson(special));
+    const fill = async (staging: string) => {
+      await files.write(joinPath(staging, 'vocab.json'), JSON.stringify(vocab));
+      const lines = ['#version: 0.2', ...merges.map((pair) => pair.join(' ')), ''];
+      await files.write(joinPath(staging, 'merges.txt'), lines.join('\n'));
+      await files.write(joinPath(staging, 'tokenizer_config.json'), asJson(config));
+      await files.write(joinPath(staging, 'special_tokens_map.json'), asJson(special));
+    };
+    await files.save(dir, fill, (path) => isReplacedBySaving(path));
   }
 }
 

@@ -42,6 +42,7 @@ const MODEL_INDEX = 'model_index.json';
 export async function resolvePretrained(idOrDir: string, options: ResolveOptions = {}): Promise<{ dir: string }> {
   const local = await files.kind(idOrDir);
   if (local === 'directory') {
+    await files.finishSaves(idOrDir);
     return { dir: idOrDir };
   }
   checkHubId(idOrDir, local !== undefined);

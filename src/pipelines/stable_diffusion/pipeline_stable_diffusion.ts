@@ -1,6 +1,6 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { yieldToEventLoop } from '#platform';
+import { files, yieldToEventLoop } from '#platform';
 import {
   type AttentionName,
   type AttentionOptions,
@@ -11,6 +11,7 @@ import {
   type SliceSize,
 } from '../../attention/index.js';
 import { GeneratedImage } from '../../images/index.js';
+import { isReplacedBySaving } from '../../loaders/checkpoint_files.js';
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel, UNetInputs } from '../../models/index.js';
 import { timestepEmbedding } from '../../ops/index.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
@@ -136,9 +137,13 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     return pipe;
   }
 
-  /** Writes the pipeline into `dir` in diffusers' layout; Python diffusers loads it. */
+  /**
+   * Writes the pipeline into `dir` in diffusers' layout, whole or not at all; Python diffusers loads it. Other files there
+   * stay, but for those of a checkpoint that it replaces.
+   */
   savePretrained(dir: string, options: { dtype?: 'F32' | 'F16' | 'BF16'; variant?: string } = {}): Promise<void> {
-    return saveStableDiffusionComponents(this.components, dir, options);
+    const fill = (staging: string) => saveStableDiffusionComponents(this.components, staging, options);
+    return files.save(dir, fill, (path) => isReplacedBySaving(path, options.variant));
   }
 
   get components(): StableDiffusionComponents {

@@ -106,4 +106,9 @@ export const files: Files = {
     await checkWritable(path);
     await writePrivate(path, content);
   },
+  async save(dir, fill) {
+    await checkWritable(dir);
+    await fill(dir);
+  },
+  finishSaves: async () => undefined,
 };

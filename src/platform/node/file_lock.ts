@@ -33,7 +33,8 @@ async function ownerOf(path: string): Promise<Owner | undefined> {
   }
 }
 
-function isRunning(pid: number): boolean {
+/** Whether a process of this machine is there. */
+export function isRunning(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

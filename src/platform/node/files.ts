@@ -1,7 +1,7 @@
 import { access, constants, type FileHandle, mkdir, open, readdir, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { FileWriteError } from '../../errors.js';
-import type { ByteSink, Files } from '../types.js';
+import type { ByteSink } from '../types.js';
 import { openFile } from './file_source.js';
 import { removeAbandoned, temporaryBeside } from './temporary_files.js';
 
@@ -33,7 +33,7 @@ function reason(error: unknown, path: string): string {
 export const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
   typeof (error as NodeJS.ErrnoException | null)?.syscall === 'string';
 
-const cannotWrite = (path: string, error: unknown): FileWriteError =>
+export const cannotWrite = (path: string, error: unknown): FileWriteError =>
   new FileWriteError(`cannot write '${path}': ${reason(error, path)}`, { cause: error });
 
 /** The file that writing to `path` replaces: symbolic links are followed, anything but a regular file is refused. */
@@ -72,7 +72,10 @@ async function fill(handle: FileHandle, content: Uint8Array | string | ((sink: B
   await handle.sync();
 }
 
-async function write(path: string, content: Uint8Array | string | ((sink: ByteSink) => Promise<void>)): Promise<void> {
+export async function write(
+  path: string,
+  content: Uint8Array | string | ((sink: ByteSink) => Promise<void>),
+): Promise<void> {
   const { file, mode } = await target(path);
   const temporary = temporaryBeside(file);
   let handle: FileHandle | undefined;
@@ -116,7 +119,7 @@ async function checkWritable(path: string): Promise<void> {
   }
 }
 
-async function makeDirectory(path: string): Promise<void> {
+export async function makeDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, { recursive: true });
   } catch (error) {
@@ -130,10 +133,10 @@ async function kind(path: string): Promise<'file' | 'directory' | undefined> {
   return stats && (stats.isDirectory() ? 'directory' : 'file');
 }
 
-/** The file system. */
-export const files: Files = {
+/** The file system, but for saving directories. */
+export const fileSystem = {
   kind,
-  list: (dir) => readdir(dir),
+  list: (dir: string) => readdir(dir),
   readBytes,
   open: openFile,
   checkWritable,

@@ -17,7 +17,7 @@ import { warn } from '../../utils/logging.js';
 import type { HubCache, HubContent, IncompleteContent } from '../types.js';
 import { hashFile, hashFor, isContentName } from './content_hash.js';
 import { FileLock, isLocked } from './file_lock.js';
-import { files, isSystemError, syncDirectory } from './files.js';
+import { isSystemError, syncDirectory, write } from './files.js';
 import { cannotWriteCache, IncompleteFile } from './incomplete_file.js';
 import { isAbandoned, temporaryBeside } from './temporary_files.js';
 
@@ -69,7 +69,7 @@ class CachedRepository implements HubCache {
       checkRelativePath(revision);
       const path = join(this.root, 'refs', revision);
       await mkdir(dirname(path), { recursive: true });
-      await files.write(path, commit);
+      await write(path, commit);
     }
   }
 
@@ -191,7 +191,7 @@ class CachedRepository implements HubCache {
     if ((await stat(path)).size > ALWAYS_HASHED) {
       const known = { ...(await this.verified()), [etag]: await fingerprint(path) };
       // a cache that cannot be written is still a cache: its files are hashed each time
-      await files.write(join(this.root, VERIFIED), JSON.stringify(known)).catch(() => undefined);
+      await write(join(this.root, VERIFIED), JSON.stringify(known)).catch(() => undefined);
     }
   }
 

@@ -14,8 +14,9 @@ function encode({ width, height, data }: Pixels, format: ImageFormat, quality: n
   }
 }
 
+/** As PIL reads a picture: colour profiles are not applied. */
 async function decode(bytes: Uint8Array, maxPixels: number): Promise<Pixels> {
-  const { data, info } = await sharp(bytes, { limitInputPixels: maxPixels, failOn: 'error' })
+  const { data, info } = await sharp(bytes, { limitInputPixels: maxPixels, failOn: 'error', ignoreIcc: true })
     .autoOrient()
     .toColourspace('srgb')
     .removeAlpha()

@@ -8,7 +8,13 @@ export type {
   IncompleteContent,
   Pixels,
 } from '../types.js';
-export { files } from './files.js';
+
+import type { Files } from '../types.js';
+import { fileSystem } from './files.js';
+import { finishSaves, save } from './save_directory.js';
+
+/** The file system. */
+export const files: Files = { ...fileSystem, save, finishSaves };
 export { openHubCache } from './hub_cache.js';
 export { hubCacheDir, storedHubToken } from './hub_environment.js';
 export { images } from './images.js';
