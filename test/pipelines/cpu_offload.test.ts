@@ -51,6 +51,20 @@ describe('CPU offload', () => {
     expect(tf.memory().numTensors).toBe(0);
   });
 
+  test('a forward pass that does not wait says what to call; one that does gives the same numbers', async () => {
+    const { unet } = pipe;
+    const sample = tf.randomNormal<tf.Rank.R4>([1, 16, 16, unet.parsed.inChannels], 0, 1, 'float32', 1);
+    const text = tf.randomNormal<tf.Rank.R3>([1, 7, unet.parsed.crossAttentionDim[0]!], 0, 1, 'float32', 2);
+    expect(() => unet.forward(sample, 9, text)).toThrow(/await predict\(\.\.\.\) instead of forward/);
+    const waiting = await unet.withWeights(async () => unet.predict(sample, 9, text));
+    unet.sequentialOffload = false;
+    const whole = await unet.withWeights(() => unet.forward(sample, 9, text));
+    unet.sequentialOffload = true;
+    expect(waiting.dataSync()).toEqual(whole.dataSync());
+    tf.dispose([sample, text, waiting, whole]);
+    expect(tf.memory().numTensors).toBe(0);
+  });
+
   test('an aborted call frees its weights, and everything comes back', async () => {
     const controller = new AbortController();
     const stopped = pipe('a red circle', {
