@@ -70,8 +70,11 @@ export abstract class EDMScheduler<C extends EDMConfig> extends SchedulerMixin<C
 
   private buildSchedule(steps: number): void {
     const { sigma_min, sigma_max, sigma_schedule, rho } = this.config;
-    const ends = [sigma_max, sigma_min];
-    const sigmas = sigma_schedule === 'karras' ? karrasSigmas(ends, steps, {}, rho) : exponentialSigmas(ends, steps);
+    const sigmas =
+      sigma_schedule === 'karras'
+        ? karrasSigmas([sigma_max, sigma_min], steps, {}, rho)
+        : // upwards, as diffusers has it: a single step is at the lower end
+          exponentialSigmas([sigma_min, sigma_max], steps).reverse();
     this.sigmas = Float32Array.from([...sigmas, this.finalSigma(sigmas.at(-1)!)]);
     // c_noise = log(sigma) / 4
     this.timesteps = [...this.sigmas.subarray(0, -1)].map((sigma) => f32(0.25 * Math.log(sigma)));

@@ -179,11 +179,14 @@ export function sigmaToT(sigma: number, logSigmas: readonly number[]): number {
 
 /**
  * Noise levels of ancestral sampling: `down` is stepped down to, and noise of `up` arrives at `next` (k-diffusion's
- * `get_ancestral_step`, whose down = sqrt(next^2 - up^2) is next^2 / sigma without the cancellation).
+ * `get_ancestral_step`): up = next sqrt(1 - next^2 / sigma^2), down = sqrt(next^2 - up^2) = next^2 / sigma. Rounded as torch
+ * rounds, because that difference is mostly rounding after a long step; where nothing is left of it, down is exact.
  */
 export function ancestralStep(sigma: number, next: number): { up: number; down: number } {
-  const up = Math.sqrt((next ** 2 * (sigma ** 2 - next ** 2)) / sigma ** 2);
-  return { up, down: next ** 2 / sigma };
+  const [from, to] = [f32(sigma ** 2), f32(next ** 2)];
+  const up = f32(Math.sqrt(f32(f32(to * f32(from - to)) / from)));
+  const variance = f32(to - f32(up ** 2));
+  return { up, down: variance > 0 ? f32(Math.sqrt(variance)) : next ** 2 / sigma };
 }
 
 /**

@@ -313,7 +313,7 @@ export abstract class SchedulerMixin<C extends SchedulerConfig = SchedulerConfig
   /** The noise level that `sChurn` raises a level to before a step (Karras et al., Algorithm 2). */
   protected churnedSigma(sigma: number, steps: number, options: StepOptions): number {
     const { sChurn = 0, sTmin = 0, sTmax = Infinity } = options;
-    return sTmin <= sigma && sigma <= sTmax ? sigma * (1 + Math.min(sChurn / steps, Math.SQRT2 - 1)) : sigma;
+    return sTmin <= sigma && sigma <= sTmax ? f32(sigma * f32(1 + Math.min(sChurn / steps, Math.SQRT2 - 1))) : sigma;
   }
 
   /** x + s_noise sqrt(sigma_hat^2 - sigma^2) noise */
@@ -321,8 +321,9 @@ export abstract class SchedulerMixin<C extends SchedulerConfig = SchedulerConfig
     if (sigmaHat <= sigma) {
       return sample;
     }
-    const added = (options.sNoise ?? 1) * Math.sqrt(sigmaHat ** 2 - sigma ** 2);
-    return tf.add(sample, tf.mul(this.noiseLike(sample, options), added));
+    const added = Math.sqrt(f32(f32(sigmaHat ** 2) - f32(sigma ** 2)));
+    const noise = tf.mul(this.noiseLike(sample, options), options.sNoise ?? 1);
+    return tf.add(sample, tf.mul(noise, added));
   }
 
   protected noiseLike(tensor: tf.Tensor, options: StepOptions): tf.Tensor {

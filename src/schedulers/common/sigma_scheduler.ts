@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { OptionsOf } from '../../config/fields.js';
 import type { PredictionType, TimestepSpacing } from './config.js';
-import { interpolate } from './numeric.js';
+import { f32, interpolate } from './numeric.js';
 import {
   type BetaOptions,
   checkConversions,
@@ -109,9 +109,9 @@ export abstract class SigmaScheduler<C extends SigmaConfig> extends SchedulerMix
     }
   }
 
-  /** x_0 = x / (sigma^2 + 1) - sigma v / sqrt(sigma^2 + 1) */
+  /** x_0 = x / (sigma^2 + 1) - sigma v / sqrt(sigma^2 + 1); float32 because at a sigma of 4096 its last bit shows. */
   protected velocityToOriginal(modelOutput: tf.Tensor, sample: tf.Tensor, sigma: number): tf.Tensor {
-    const variance = sigma ** 2 + 1;
-    return tf.add(tf.mul(modelOutput, -sigma / Math.sqrt(variance)), tf.div(sample, variance));
+    const variance = f32(f32(sigma ** 2) + 1);
+    return tf.add(tf.mul(modelOutput, -sigma / f32(Math.sqrt(variance))), tf.div(sample, variance));
   }
 }

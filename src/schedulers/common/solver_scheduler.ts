@@ -153,9 +153,9 @@ export abstract class SolverScheduler<C extends SolverConfig> extends SchedulerM
 
   private pointOf(ratio: number): SchedulePoint {
     const flow = this.config.use_flow_sigmas;
-    const alpha = flow ? 1 - ratio : f32(1 / Math.sqrt(ratio ** 2 + 1));
+    const alpha = flow ? 1 - ratio : f32(1 / f32(Math.sqrt(f32(f32(ratio ** 2) + 1))));
     const sigma = flow ? ratio : f32(ratio * alpha);
-    return { alpha, sigma, lambda: f32(Math.log(alpha) - Math.log(sigma)) };
+    return { alpha, sigma, lambda: f32(f32(Math.log(alpha)) - f32(Math.log(sigma))) };
   }
 
   /** The clean sample that the model's output stands for at a step, thresholded if configured. */
