@@ -6,10 +6,10 @@ import { registerOneDnn } from './native/register.js';
 import { describeGpu, registerWebGpu } from './webgpu/register.js';
 
 export {
+  type FloatStorageType,
   type MemoryInfo,
   type NativeTensorBackend,
   type PhysicalType,
-  type StorageType,
   supportsPhysicalTypes,
 } from './types.js';
 

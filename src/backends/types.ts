@@ -1,7 +1,7 @@
 import type { KernelBackend, Tensor } from '@tensorflow/tfjs-core';
 
 /** How numbers lie in a checkpoint file (the dtype names of safetensors). */
-export type StorageType = 'F32' | 'F16' | 'BF16';
+export type FloatStorageType = 'F32' | 'F16' | 'BF16';
 
 /** How a tensor whose logical dtype is float32 lies in the memory of a native backend. */
 export type PhysicalType = 'float32' | 'bfloat16' | 'float16';
@@ -35,7 +35,7 @@ export interface NativeTensorBackend extends KernelBackend {
    */
   fromBytes(
     bytes: Uint8Array,
-    storage: StorageType,
+    storage: FloatStorageType,
     shape: number[],
     physical: PhysicalType,
     permutation?: number[],

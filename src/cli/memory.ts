@@ -1,5 +1,4 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { measurePeak } from '../backends/peak_memory.js';
 import { supportsPhysicalTypes } from '../backends/types.js';
 
 /** Bytes; tensors are those of the backend in use. */
@@ -19,6 +18,8 @@ function bytesHeld(): number {
 
 /** Runs `draw` and says what memory it took. */
 export async function withMemoryReport<T>(draw: () => Promise<T>): Promise<{ value: T; memory: MemoryReport }> {
+  // a measuring tool, which no other call loads
+  const { measurePeak } = await import('../backends/peak_memory.js');
   const heldBytes = bytesHeld();
   const { value, peakBytes } = await measurePeak(draw);
   const peakProcessBytes = process.resourceUsage().maxRSS * 1024;

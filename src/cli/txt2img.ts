@@ -73,7 +73,10 @@ export async function txt2img(
   const seed = options.seed ?? BigInt(randomSeed());
   display.note(`seed ${seed}, ${tf.getBackend()} backend`);
   display.startDenoising(options.steps);
-  const { value: output, memory } = await withMemoryReport(() => draw(pipe, prompt, seed, options, display, signal));
+  const drawing = () => draw(pipe, prompt, seed, options, display, signal);
+  const { value: output, memory } = options.json
+    ? await withMemoryReport(drawing)
+    : { value: await drawing(), memory: undefined };
   display.denoised(output.timings);
 
   const saveBegin = performance.now();
@@ -84,7 +87,7 @@ export async function txt2img(
     await image.save(paths[i]!);
   }
   const save = seconds(saveBegin);
-  if (options.json) {
+  if (memory) {
     const timings = { download, load: loaded - download, ...output.timings, save, total: seconds(begin) };
     print(JSON.stringify(report(prompt, options, pipe, paths, output, timings, memory)));
   } else {

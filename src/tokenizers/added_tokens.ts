@@ -29,14 +29,18 @@ export class AddedTokenFinder {
       const token = this.#tokens.get(match[0])!;
       let start = match.index;
       let stop = start + match[0].length;
-      if (token.single_word && (endsWithWord(text.slice(0, start)) || startsWithWord(text.slice(stop)))) {
+      if (token.single_word && (isWord(lastOf(text, start)) || isWord(firstOf(text, stop)))) {
         continue;
       }
       if (token.lstrip) {
-        start = Math.max(done, start - /\p{White_Space}*$/u.exec(text.slice(done, start))![0].length);
+        while (start > done && isSpace(text[start - 1]!)) {
+          start--;
+        }
       }
       if (token.rstrip) {
-        stop += /^\p{White_Space}*/u.exec(text.slice(stop))![0].length;
+        while (stop < text.length && isSpace(text[stop]!)) {
+          stop++;
+        }
       }
       if (done < start) {
         pieces.push({ text: text.slice(done, start) });
@@ -51,6 +55,19 @@ export class AddedTokenFinder {
   }
 }
 
-const WORD = '[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d]';
-const endsWithWord = (text: string) => new RegExp(`${WORD}$`, 'u').test(text);
-const startsWithWord = (text: string) => new RegExp(`^${WORD}`, 'u').test(text);
+const isWord = (char: string): boolean => /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d]/u.test(char);
+const isSpace = (char: string): boolean => /\p{White_Space}/u.test(char);
+
+/** The character at a position, of one or two code units; '' at the end. */
+const firstOf = (text: string, position: number): string => String.fromCodePoint(...codePoint(text, position));
+
+/** The character before a position; '' at the start. */
+function lastOf(text: string, position: number): string {
+  const code = text.codePointAt(position - 2) ?? 0;
+  return code > 0xffff ? String.fromCodePoint(code) : text.slice(Math.max(0, position - 1), position);
+}
+
+function codePoint(text: string, position: number): number[] {
+  const code = text.codePointAt(position);
+  return code === undefined ? [] : [code];
+}

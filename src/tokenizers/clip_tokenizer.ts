@@ -1,9 +1,8 @@
-import { Tokenizer as TokenizerCore } from '@huggingface/tokenizers';
 import { files } from '#platform';
 import { InvalidArgumentError } from '../errors.js';
 import { isReplacedBySaving } from '../loaders/checkpoint_files.js';
 import { joinPath } from '../utils/paths.js';
-import { AddedTokenFinder } from './added_tokens.js';
+import { FastTokenizer } from './fast_tokenizer.js';
 import { type Sides, tokenizeBatch } from './tokenize_batch.js';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer_files.js';
 import { type AddedToken, buildTokenizerJson, specialToken } from './tokenizer_json.js';
@@ -29,13 +28,9 @@ export class CLIPTokenizer implements Tokenizer {
   readonly eosTokenId: number;
   readonly padTokenId: number;
   readonly vocabSize: number;
-  readonly #core: TokenizerCore;
-  /** Added tokens to find in the text as written, and those to find in the normalized text. */
-  readonly #raw: AddedTokenFinder;
-  readonly #normalized: AddedTokenFinder;
+  readonly #fast: FastTokenizer;
   readonly #files: TokenizerFiles;
   readonly #sides: Sides;
-  readonly #specialIds: Set<number>;
 
   constructor(options: CLIPTokenizerOptions) {
     const bosToken = options.bosToken ?? '<|startoftext|>';
@@ -54,23 +49,12 @@ export class CLIPTokenizer implements Tokenizer {
       ...{ modelMaxLength, paddingSide, truncationSide },
     };
     const json = buildTokenizerJson(vocab, merges, { bosToken, eosToken, unkToken, addedTokens });
-    this.#core = new TokenizerCore(json, {});
-    const added = json.added_tokens;
-    this.#raw = new AddedTokenFinder(
-      added.filter((token) => !token.normalized),
-      (token) => token.content,
-    );
-    this.#normalized = new AddedTokenFinder(
-      added.filter((token) => token.normalized),
-      (token) => this.#core.normalizer!.normalize(token.content),
-    );
+    this.#fast = new FastTokenizer(json);
     this.#sides = { padding: paddingSide, truncation: truncationSide };
-    this.#specialIds = new Set(added.filter((token) => token.special).map((token) => token.id));
-    const idOf = (content: string) => added.find((token) => token.content === content)!.id;
     this.modelMaxLength = modelMaxLength;
-    this.bosTokenId = idOf(bosToken);
-    this.eosTokenId = idOf(eosToken);
-    this.padTokenId = idOf(padToken);
+    this.bosTokenId = this.#fast.idOf(bosToken)!;
+    this.eosTokenId = this.#fast.idOf(eosToken)!;
+    this.padTokenId = this.#fast.idOf(padToken)!;
     this.vocabSize = Object.keys(vocab).length;
   }
 
@@ -92,21 +76,8 @@ export class CLIPTokenizer implements Tokenizer {
         `[CLIPTokenizer] text expects a string, got ${text === null ? null : typeof text}`,
       );
     }
-    const ids = this.#raw.split(text).flatMap((piece) => ('id' in piece ? piece.id : this.#encodeText(piece.text)));
+    const ids = this.#fast.encode(text, options.limit);
     return (options.addSpecialTokens ?? true) ? [this.bosTokenId, ...ids, this.eosTokenId] : ids;
-  }
-
-  /** The ids of text in which the added tokens that are looked for as written have been found already. */
-  #encodeText(text: string): number[] {
-    const { normalizer, pre_tokenizer: preTokenizer, model } = this.#core;
-    return this.#normalized.split(normalizer!.normalize(text)).flatMap((piece) => {
-      if ('id' in piece) {
-        return piece.id;
-      }
-      return model!
-        .encode(preTokenizer!.pre_tokenize(piece.text))
-        .map((token: string) => model!.tokens_to_ids.get(token)!);
-    });
   }
 
   tokenize(texts: string | readonly string[], options?: TokenizeOptions): TokenizedBatch {
@@ -115,12 +86,7 @@ export class CLIPTokenizer implements Tokenizer {
 
   /** Ids that the vocabulary lacks are left out, as in Python; added tokens stand as they were added. */
   decode(ids: readonly number[], options: DecodeOptions = {}): string {
-    const skip = options.skipSpecialTokens ?? false;
-    const known = ids.filter((id) => this.#core.id_to_token(id) !== undefined && !(skip && this.#specialIds.has(id)));
-    if (known.length === 0) {
-      return '';
-    }
-    return strip(this.#core.decode(known, { clean_up_tokenization_spaces: false }));
+    return strip(this.#fast.decode(ids, options.skipSpecialTokens ?? false));
   }
 
   /** Writes vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json, as Python's diffusers reads them. */

@@ -8,6 +8,15 @@ export interface Sides {
   truncation: 'left' | 'right';
 }
 
+/** Tokens and characters of what was cut off that are told; nobody reads more. */
+const MAX_TOLD_TOKENS = 64;
+const MAX_TOLD_CHARACTERS = 300;
+
+function shorten(text: string, goesOn: boolean): string {
+  const isLong = text.length > MAX_TOLD_CHARACTERS;
+  return goesOn || isLong ? `${text.slice(0, MAX_TOLD_CHARACTERS)}...` : text;
+}
+
 /**
  * Encodes texts with `tokenizer.encode` and brings them to one length. A cut text keeps its start and end token,
  * and one warning in the words of diffusers says which words were lost.
@@ -35,7 +44,8 @@ export function tokenizeBatch(
   const batch = typeof texts === 'string' ? [texts] : [...texts];
   const cut = batch.map(() => '');
   const encoded = batch.map((text, i) => {
-    const ids = tokenizer.encode(text);
+    const limit = truncation && sides.truncation === 'right' ? maxLength + MAX_TOLD_TOKENS : undefined;
+    const ids = tokenizer.encode(text, { limit });
     if (!truncation || ids.length <= maxLength) {
       return ids;
     }
@@ -43,7 +53,8 @@ export function tokenizeBatch(
     const room = maxLength - 2;
     const fromLeft = sides.truncation === 'left';
     const kept = fromLeft ? inner.slice(inner.length - room) : inner.slice(0, room);
-    cut[i] = tokenizer.decode(fromLeft ? inner.slice(0, inner.length - room) : inner.slice(room));
+    const lost = fromLeft ? inner.slice(0, inner.length - room) : inner.slice(room);
+    cut[i] = shorten(tokenizer.decode(lost.slice(0, MAX_TOLD_TOKENS)), lost.length > MAX_TOLD_TOKENS);
     return [ids[0]!, ...kept, ids[ids.length - 1]!];
   });
 

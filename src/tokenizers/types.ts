@@ -13,13 +13,18 @@ export interface TokenizedBatch {
   inputIds: number[][];
   /** 1 for a token of the text, 0 for padding; same shape as `inputIds`. */
   attentionMask: number[][];
-  /** For each text, what was cut off its end ('' when nothing); absent when no text was cut. */
+  /**
+   * For each text, what was cut off its end ('' when nothing), itself cut with '...' when it is long; absent when no text
+   * was cut.
+   */
   truncated?: string[];
 }
 
 export interface EncodeOptions {
   /** Puts the start and end tokens around the text; default true. */
   addSpecialTokens?: boolean;
+  /** Tokens that are needed: the rest of a longer text may be left out; default all. */
+  limit?: number;
 }
 
 export interface DecodeOptions {

@@ -2,7 +2,7 @@ import { afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { describeBackends, pickBackend } from '../../src/backends/index.js';
 import type { OneDnnBackend } from '../../src/backends/native/backend.js';
-import { type PhysicalType, type StorageType, supportsPhysicalTypes } from '../../src/backends/types.js';
+import { type FloatStorageType, type PhysicalType, supportsPhysicalTypes } from '../../src/backends/types.js';
 import { InvalidArgumentError, OutOfMemoryError } from '../../src/errors.js';
 import { conv2d, linear } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
@@ -57,7 +57,7 @@ suite('the backend onednn', () => {
     tf.dispose([x, y, z]);
   });
 
-  const bits: [StorageType, Uint8Array, number[]][] = [
+  const bits: [FloatStorageType, Uint8Array, number[]][] = [
     ['F32', new Uint8Array(Float32Array.from([1, -2.5, 3, 4, 0.5, 65504]).buffer), [1, -2.5, 3, 4, 0.5, 65504]],
     [
       'F16',

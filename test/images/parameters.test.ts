@@ -1,7 +1,9 @@
-import { describe, expect, test } from '@jest/globals';
+import { deflateSync } from 'node:zlib';
+import { describe, expect, jest, test } from '@jest/globals';
 import sharp from 'sharp';
 import { InvalidArgumentError } from '../../src/errors.js';
 import { a1111Parameters, GeneratedImage, parseParameters, readParameters } from '../../src/images/index.js';
+import { images } from '../../src/platform/node/index.js';
 
 const settings = { steps: 20, sampler: 'Euler', guidanceScale: 7.5, seed: 0, width: 64, height: 48 };
 
@@ -62,6 +64,72 @@ describe('parseParameters', () => {
       settings: {},
     });
   });
+});
+
+describe('texts of a million characters', () => {
+  test.each([
+    'a'.repeat(1_000_000),
+    'a '.repeat(500_000),
+    'aa:"'.repeat(25_000),
+    'aa:"\\"'.repeat(15_000),
+    `Steps: 20, Sampler: Euler, ${'"\\'.repeat(30_000)}`,
+    'a\n'.repeat(300_000),
+  ])('%.20s... is read', (text) => {
+    expect(parseParameters(text).prompt.length + Object.keys(parseParameters(text).settings).length).toBeGreaterThan(0);
+  });
+
+  test('settings are found wherever they stand in the last line, as the web UI finds them', () => {
+    const { settings } = parseParameters(
+      'a\n(so) - Steps: 20, Lora hashes: "a: b, c: \\"d\\"", Size-1: 64,x:1,Eta:0.5, : no',
+    );
+    expect(settings).toEqual({ Steps: '20', 'Lora hashes': 'a: b, c: "d"', 'Size-1': '64', Eta: '0.5' });
+  });
+});
+
+/** A PNG chunk; readers of text do not look at its checksum. */
+const pngChunk = (type: string, data: Uint8Array): Buffer => {
+  const length = Buffer.alloc(4);
+  length.writeUInt32BE(data.length);
+  return Buffer.concat([length, Buffer.from(type, 'latin1'), data, Buffer.alloc(4)]);
+};
+
+describe('PNG text of strangers', () => {
+  const bomb = (key: string) =>
+    pngChunk('zTXt', Buffer.concat([Buffer.from(`${key}\0\0`), deflateSync(Buffer.alloc(64e6))]));
+  const withChunks = async (...chunks: Buffer[]): Promise<Buffer> => {
+    const png = await new GeneratedImage(1, 1, new Uint8Array(3), { parameters: 'x' }).toBuffer();
+    return Buffer.concat([png.subarray(0, 33), ...chunks, png.subarray(33)]);
+  };
+
+  test('of other keys is not unfolded', async () => {
+    const inflate = jest.spyOn(globalThis, 'DecompressionStream');
+    expect(await readParameters(await withChunks(...Array(20).fill(bomb('other'))))).toBe('x');
+    expect(inflate).not.toHaveBeenCalled();
+    inflate.mockRestore();
+  });
+
+  test('of parameters is unfolded up to a bound', async () => {
+    await expect(readParameters(await withChunks(bomb('parameters')))).rejects.toThrow(InvalidArgumentError);
+    await expect(readParameters(await withChunks(bomb('parameters')))).rejects.toThrow('unfolds to more than 16777216');
+    const plain = pngChunk('tEXt', Buffer.concat([Buffer.from('parameters\0'), Buffer.alloc(17 * 2 ** 20, 97)]));
+    await expect(readParameters(await withChunks(plain))).rejects.toThrow('more than 16777216');
+    const garbage = pngChunk('zTXt', Buffer.from('parameters\0\0garbage'));
+    await expect(readParameters(await withChunks(garbage))).rejects.toThrow('the file is damaged');
+    const unfinished = pngChunk('iTXt', Buffer.from('parameters\0\0\0en'));
+    await expect(readParameters(await withChunks(unfinished))).rejects.toThrow('does not end its fields');
+  });
+
+  test('of any byte is Latin-1 as PIL reads it', async () => {
+    const bytes = Uint8Array.from({ length: 254 }, (_, i) => i + 2);
+    const text = pngChunk('tEXt', Buffer.concat([Buffer.from('parameters\0'), bytes]));
+    expect(await readParameters(await withChunks(text))).toBe(Buffer.from(bytes).toString('latin1'));
+  });
+});
+
+test('a picture of more pixels than allowed is not decoded', async () => {
+  const png = await new GeneratedImage(64, 64, new Uint8Array(64 * 64 * 3).fill(7)).toBuffer();
+  expect(await images.decode(png, 4096)).toEqual({ width: 64, height: 64, data: new Uint8Array(12288).fill(7) });
+  await expect(images.decode(png, 4095)).rejects.toThrow('exceeds pixel limit');
 });
 
 describe('readParameters', () => {

@@ -13,6 +13,30 @@ import { CLIPTokenizer } from '../../src/tokenizers/index.js';
 import { readTokenizerFiles } from '../../src/tokenizers/tokenizer_files.js';
 import { relativeL2 } from '../support/compare.js';
 
+describe('prompts of a million characters', () => {
+  const long: [string, number][] = [
+    ['BREAK '.repeat(160_000), 320_001],
+    [`${'('.repeat(200)}${'a\\(b\\)'.repeat(100_000)}`, 1],
+    [`${'(a:1'.repeat(200)}${':1'.repeat(400_000)})`, 199],
+    ['\\'.repeat(1_000_000), 1],
+    [`:${' '.repeat(1_000_000)}`, 1],
+  ];
+  test.each(long.map(([prompt, parts]) => [prompt.slice(0, 8), prompt, parts] as const))(
+    '%s...',
+    (_, prompt, parts) => {
+      expect(parsePromptAttention(prompt)).toHaveLength(parts);
+    },
+  );
+
+  test('brackets without end, chunks without end and the error about a weight are bounded', async () => {
+    expect(() => parsePromptAttention('('.repeat(1_000_000))).toThrow(InvalidArgumentError);
+    const tokenizer = await CLIPTokenizer.fromPretrained('weights/tiny-shapes/tokenizer');
+    expect(() => tokenizeWeightedPrompt(tokenizer, 'BREAK '.repeat(160_000))).toThrow('at most 1000 chunks of 75');
+    const weight = `(a:1.2.3)${'b'.repeat(10_000)}`;
+    expect(() => parsePromptAttention(weight)).toThrow(/^.{50,300}$/s);
+  });
+});
+
 describe('parsePromptAttention', () => {
   const cases: [string, WeightedText[]][] = [
     ['', [['', 1]]],

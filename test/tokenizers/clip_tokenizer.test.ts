@@ -1,7 +1,7 @@
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { CheckpointError, ConfigError, InvalidArgumentError } from '../../src/errors.js';
 import { buildTokenizerJson, CLIPTokenizer } from '../../src/tokenizers/index.js';
 import { setWarningHandler, type WarningHandler } from '../../src/utils/logging.js';
@@ -176,6 +176,21 @@ describe('tokenize', () => {
     expect(batch.attentionMask[0]).toEqual([0, 1, 1, 1]);
     expect(batch.truncated).toEqual(['', 'a']);
   });
+
+  test.each(['star ', 'a', '!', '<|endoftext|>', 'a, (b) ', '星'])(
+    'a million characters of %j give the ids of their beginning, and a short warning',
+    async (unit) => {
+      const tokenizer = await CLIPTokenizer.fromPretrained(TINY);
+      const encode = jest.spyOn(tokenizer, 'encode');
+      const options = { padding: 'max_length', truncation: true } as const;
+      const { inputIds, truncated } = tokenizer.tokenize(unit.repeat(1_000_000 / unit.length), options);
+      expect((encode.mock.results[0]!.value as number[]).length).toBeLessThan(40_000);
+      expect(inputIds[0]).toEqual(tokenizer.tokenize(unit.repeat(2000), options).inputIds[0]);
+      expect(truncated![0]!.length).toBeLessThan(400);
+      expect(truncated![0]).toMatch(/\.\.\.$/);
+      expect(warnings[0]!.length).toBeLessThan(600);
+    },
+  );
 
   test('refuses what it cannot do', async () => {
     const tokenizer = await CLIPTokenizer.fromPretrained(TINY);

@@ -1,10 +1,10 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { BackendError, InvalidArgumentError, OutOfMemoryError } from '../../errors.js';
-import type { MemoryInfo, NativeTensorBackend, PhysicalType, StorageType } from '../types.js';
+import type { FloatStorageType, MemoryInfo, NativeTensorBackend, PhysicalType } from '../types.js';
 import type { Attributes, NativeAddon } from './addon.js';
 import { NATIVE_TYPES } from './native_types.js';
 
-const STORAGE: Record<StorageType, number> = { F32: 0, BF16: 1, F16: 2 };
+const STORAGE: Record<FloatStorageType, number> = { F32: 0, BF16: 1, F16: 2 };
 const CODES = { float32: 0, bfloat16: 1, float16: 2, int32: 3, bool: 4 } as const;
 const EXCHANGE_MARGIN = 16;
 
@@ -254,7 +254,7 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
 
   fromBytes(
     bytes: Uint8Array,
-    storage: StorageType,
+    storage: FloatStorageType,
     shape: number[],
     physical: PhysicalType,
     permutation?: number[],

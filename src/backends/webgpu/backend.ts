@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { BackendError, InvalidArgumentError } from '../../errors.js';
-import type { MemoryInfo, NativeTensorBackend, PhysicalType, StorageType } from '../types.js';
+import type { FloatStorageType, MemoryInfo, NativeTensorBackend, PhysicalType } from '../types.js';
 import { BufferPool, type DeviceBuffer } from './buffers.js';
 import type { GpuDescription, OpenDevice } from './device.js';
 import { decode, encode, uploadWeights } from './numbers.js';
@@ -319,7 +319,7 @@ export class WebGpuBackend extends tf.KernelBackend implements NativeTensorBacke
 
   fromBytes(
     bytes: Uint8Array,
-    storage: StorageType,
+    storage: FloatStorageType,
     shape: number[],
     physical: PhysicalType,
     permutation?: number[],

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { BackendError } from '../../errors.js';
-import type { StorageType } from '../types.js';
+import type { FloatStorageType } from '../types.js';
 import type { Info, WebGpuBackend } from './backend.js';
 import { type ElementType, flatGroups, flatMain, param, typeOf } from './wgsl.js';
 
@@ -55,7 +55,7 @@ function fromHalf(bits: Uint16Array): Float32Array {
 const PIECE = 32 * 2 ** 20;
 
 /** Number i of the words of a checkpoint. */
-const READ: Record<StorageType, string> = {
+const READ: Record<FloatStorageType, string> = {
   F32: 'bitcast<f32>(word(i))',
   F16: 'unpack2x16float(word(i / 2u))[i % 2u]',
   BF16: 'bitcast<f32>((word(i / 2u) >> (16u * (i % 2u))) << 16u)',
@@ -72,7 +72,7 @@ export function uploadWeights(
   backend: WebGpuBackend,
   result: Info,
   bytes: Uint8Array,
-  storage: StorageType,
+  storage: FloatStorageType,
   shape: number[],
   permutation = shape.map((_, i) => i),
 ): void {
@@ -93,7 +93,7 @@ function convertPiece(
   result: Info,
   piece: Uint8Array,
   at: number,
-  storage: StorageType,
+  storage: FloatStorageType,
   shape: number[],
   permutation: number[],
 ): void {

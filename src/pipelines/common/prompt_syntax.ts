@@ -38,6 +38,16 @@ const BREAK_WORD = /(?<![\p{L}\p{N}_])BREAK(?![\p{L}\p{N}_])/u;
 export function parsePromptAttention(prompt: string): WeightedText[] {
   const parts: WeightedText[] = [];
   const open = { '(': [] as number[], '[': [] as number[] };
+  /** Adds to the last part where no bracket lies between, so that brackets around much text have few parts to weight. */
+  const add = ([text, weight]: WeightedText) => {
+    const last = parts.at(-1);
+    const isNeighbour = open['('].at(-1) !== parts.length && open['['].at(-1) !== parts.length;
+    if (last && isNeighbour && weight === 1 && last[1] === 1) {
+      last[0] += text;
+    } else {
+      parts.push([text, weight]);
+    }
+  };
   const close = (from = 0, factor: number) => {
     for (let i = from; i < parts.length; i++) {
       parts[i]![1] *= factor;
@@ -56,11 +66,9 @@ export function parsePromptAttention(prompt: string): WeightedText[] {
     } else if (part === ']' && open['['].length > 0) {
       close(open['['].pop(), SQUARE);
     } else if (part.startsWith('\\')) {
-      parts.push([part.slice(1), 1]);
+      add([part.slice(1), 1]);
     } else {
-      for (const piece of splitAtBreaks(part)) {
-        parts.push(piece);
-      }
+      splitAtBreaks(part).forEach(add);
     }
   }
   for (const from of open['(']) {
