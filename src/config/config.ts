@@ -113,4 +113,4 @@ export async function writeJson(path: string, value: unknown, floats: readonly s
   await files.write(path, `${stringifyPythonJson(value, floats)}\n`);
 }
 
-export { ConfigReader, type NumberBounds } from './config_reader.js';
+export { ConfigReader } from './config_reader.js';
