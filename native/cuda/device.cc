@@ -33,19 +33,22 @@ Device& device() {
 std::string Device::problem() { return card_problem(); }
 
 Description Device::describe() {
+  constexpr int kPackedBy = 13000;  // a driver that is older than CUDA 13 refuses the images of the package
   const Card& c = card();
   const std::string capability = capability_text(c.capability), cuda = version_text(driver().version);
   const std::string gigabytes = std::to_string((c.memory + (size_t{1} << 29)) >> 30);
-  const auto found = [](const Library& library) { return library ? library.path : library.problem; };
-  return {{"detail", c.name + ", " + gigabytes + " GiB, compute capability " + capability + ", driver for CUDA " + cuda},
-          {"threads", 1.0},
-          {"device", c.name},
-          {"computeCapability", capability},
-          {"cuda", cuda},
-          {"driver", driver().path},
-          {"nvrtc", found(nvrtc_library())},
-          {"cublasLt", found(cublaslt_library())},
-          {"cudnn", found(cudnn_library())}};
+  const Library& nvrtc = nvrtc_library();
+  Description result{{"detail", c.name + ", " + gigabytes + " GiB, compute capability " + capability + ", driver for CUDA " + cuda},
+                     {"threads", 1.0},
+                     {"device", c.name},
+                     {"computeCapability", capability},
+                     {"cuda", cuda},
+                     {"driver", driver().path},
+                     {"nvrtc", nvrtc ? nvrtc.path : nvrtc.problem}};
+  if (!nvrtc && driver().version < kPackedBy) {
+    result.emplace_back("advice", "this driver is older than CUDA 13, so that kernels are compiled here: " + nvrtc.problem);
+  }
+  return result;
 }
 
 void Device::register_kernels(Registry& registry) {

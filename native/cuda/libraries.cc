@@ -83,16 +83,4 @@ const Library& nvrtc_library() {
   return *library;
 }
 
-const Library& cublaslt_library() {
-  static const Library* library =
-      new Library(open_library({"libcublasLt.so.13", "libcublasLt.so.12"}, "pip install nvidia-cublas (or nvidia-cublas-cu12) brings it"));
-  return *library;
-}
-
-const Library& cudnn_library() {
-  static const Library* library =
-      new Library(open_library({"libcudnn.so.9"}, "pip install nvidia-cudnn-cu13 (or nvidia-cudnn-cu12) brings it"));
-  return *library;
-}
-
 }  // namespace td::cuda

@@ -19,9 +19,7 @@ struct Library {
 /// CUDA toolkits, or in pip's nvidia-* packages. `remedy` is what the user can do when none does.
 Library open_library(const std::vector<std::string>& names, const std::string& remedy);
 
-/// Each opened once. NVRTC compiles kernels, cuBLASLt multiplies matrices, cuDNN convolves.
+/// NVRTC, which compiles kernels; opened once.
 const Library& nvrtc_library();
-const Library& cublaslt_library();
-const Library& cudnn_library();
 
 }  // namespace td::cuda

@@ -9,7 +9,7 @@
 #include "tensor_core.h"
 #include "warp.h"
 
-#define __global__
+#define __global__ inline
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))

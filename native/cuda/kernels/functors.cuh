@@ -35,7 +35,7 @@ __device__ __forceinline__ float apply(Unary op, float x, float p0, float p1) {
     case Unary::softplus: return softplus(x);
     case Unary::sin: return sinf(x);
     case Unary::cos: return cosf(x);
-    case Unary::tan: return tanf(x);
+    case Unary::tan: return float(tan(double(x)));
     case Unary::floor: return floorf(x);
     case Unary::ceil: return ceilf(x);
     case Unary::round: return rintf(x);
