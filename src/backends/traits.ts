@@ -53,3 +53,14 @@ export function traits(): BackendTraits {
 export function freeMemory(): number {
   return traits().freeMemory();
 }
+
+/**
+ * Waits until the active backend has computed all that it was given. Kernels of a GPU may run after their calls return, so
+ * that times, progress and an abort are only true after this.
+ *
+ * @throws BackendError, OutOfMemoryError when the GPU failed meanwhile
+ */
+export async function synchronize(): Promise<void> {
+  const backend = tf.backend() as tf.KernelBackend & { sync?: () => Promise<void> };
+  await backend.sync?.();
+}

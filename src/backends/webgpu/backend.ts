@@ -164,12 +164,12 @@ export class WebGpuBackend extends tf.KernelBackend implements NativeTensorBacke
       const [real, imag] = [data.complex.real, data.complex.imag].map((part) => this.readSync(part.dataId));
       return tf.backend_util.mergeRealAndImagArrays(real as Float32Array, imag as Float32Array);
     }
-    if (data.buffer && !data.values) {
+    if (data.buffer && !data.values && data.size > 0) {
       throw new BackendError(
         '[webgpu] numbers of the GPU cannot be read synchronously: use await tensor.data() instead of dataSync()',
       );
     }
-    return data.values ?? decode(new ArrayBuffer(data.size * 4), data);
+    return data.values ?? decode(new ArrayBuffer(data.size * 4), { ...data, type: 'f32' });
   }
 
   override async read(dataId: object): Promise<tf.BackendValues> {
@@ -409,7 +409,8 @@ export class WebGpuBackend extends tf.KernelBackend implements NativeTensorBacke
     return 1e-7;
   }
 
+  /** tfjs-core calls this when it forgets its backends and may start this one again: the GPU stays open. */
   override dispose(): void {
-    this.queue.destroy();
+    this.pool.trim();
   }
 }

@@ -4,7 +4,7 @@ export const UNARY: Record<string, string> = {
   Neg: '-a',
   Exp: 'exp(a)',
   Expm1: 'expm1(a)',
-  Log: 'log(a)',
+  Log: 'logarithm(a)',
   Log1p: 'log1p(a)',
   Sqrt: 'sqrt(a)',
   Rsqrt: '1.0 / sqrt(a)',
@@ -28,8 +28,8 @@ export const UNARY: Record<string, string> = {
   Sinh: 'select(0.5 * (exp(a) - exp(-a)), 0.5 * (expm1(a) - expm1(-a)), abs(a) < 1.0)',
   Cosh: '0.5 * (exp(a) + exp(-a))',
   Asinh: 'select(sign(a) * log(abs(a) + sqrt(a * a + 1.0)), a, isNan(a))',
-  Acosh: 'log(a + sqrt(a * a - 1.0))',
-  Atanh: '0.5 * (log1p(a) - log1p(-a))',
+  Acosh: 'select(log(a + sqrt(a * a - 1.0)), nan(), a < 1.0 || isNan(a))',
+  Atanh: 'select(0.5 * (log1p(a) - log1p(-a)), nan(), abs(a) > 1.0 || isNan(a))',
   Floor: 'floor(a)',
   Ceil: 'ceil(a)',
   Round: 'round(a)',
@@ -87,7 +87,7 @@ export const BINARY_INT: Record<string, string> = {
 /** Two operands, bool result; T is the operands' type. */
 export const COMPARISONS: Record<string, string> = {
   Equal: 'a == b',
-  NotEqual: 'a != b',
+  NotEqual: 'a != b || isNotANumber(a) || isNotANumber(b)',
   Greater: 'a > b',
   GreaterEqual: 'a >= b',
   Less: 'a < b',
@@ -98,6 +98,10 @@ export const COMPARISONS: Record<string, string> = {
 
 /** Functions that the expressions above and the fused kernels call; a shader gets those that it names. */
 const FUNCTIONS: Record<string, string> = {
+  // a constant would be refused
+  nan: 'fn nan() -> f32 { var bits = 0x7fc00000u; return bitcast<f32>(bits); }',
+  logarithm: 'fn logarithm(x: f32) -> f32 { return select(log(x), nan(), x < 0.0 || isNan(x)); }',
+  isNotANumber: 'fn isNotANumber(x: f32) -> bool { return isNan(x); }',
   // exp(x) - 1 and log(1 + x) without cancellation (Kahan)
   expm1: `fn expm1(x: f32) -> f32 {
   let u = exp(x);
@@ -109,6 +113,7 @@ const FUNCTIONS: Record<string, string> = {
   log1p: `fn log1p(x: f32) -> f32 {
   let u = 1.0 + x;
   if (u == 1.0) { return x; }
+  if (u < 0.0 || isNan(u)) { return nan(); }
   return select(log(u) * (x / (u - 1.0)), log(u), abs(x) > 1.0);
 }`,
   sigmoid: 'fn sigmoid(x: f32) -> f32 { let e = exp(-abs(x)); return select(e, 1.0, x >= 0.0) / (1.0 + e); }',
@@ -150,13 +155,14 @@ const FUNCTIONS: Record<string, string> = {
   if (y == 0.5) { return sqrt(x); }
   let size = pow(abs(x), y);
   let odd = whole && abs(y % 2.0) == 1.0;
-  return select(select(size, log(x), !whole), select(size, -size, odd && x < 0.0), x >= 0.0 || whole);
+  return select(select(size, nan(), !whole), select(size, -size, odd && x < 0.0), x >= 0.0 || whole);
 }`,
   modulo:
     'fn modulo(a: f32, b: f32) -> f32 { let r = a % b; return select(r, r + b, r != 0.0 && (r < 0.0) != (b < 0.0)); }',
 };
 
 const INTEGER_FUNCTIONS: Record<string, string> = {
+  isNotANumber: 'fn isNotANumber(x: i32) -> bool { return false; }',
   floorDiv: `fn floorDiv(a: i32, b: i32) -> i32 {
   if (b == 0) { return 0; }
   let q = a / b;

@@ -212,12 +212,6 @@ export class CommandQueue {
     }
     return recording;
   }
-
-  destroy(): void {
-    this.encoder = this.pass = null;
-    this.bindGroups.clear();
-    this.device.destroy();
-  }
 }
 
 function resourceOf(buffer: DeviceBuffer): GPUBuffer {

@@ -10,6 +10,7 @@ import {
   restartTokenMerging,
   type SliceSize,
 } from '../../attention/index.js';
+import { synchronize } from '../../backends/traits.js';
 import { GeneratedImage } from '../../images/index.js';
 import { isReplacedBySaving } from '../../loaders/checkpoint_files.js';
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel, UNetInputs } from '../../models/index.js';
@@ -288,9 +289,11 @@ export class StableDiffusionPipeline extends Callable<Draw> {
     const promptEmbeds = await this.textEncoder.withWeights(() =>
       encodePrompt(this.tokenizer, this.textEncoder, encodeInputs),
     );
-    const timings: Timings = { encode: seconds(begin), denoise: 0, decode: 0, total: 0, steps: [] };
+    const timings: Timings = { encode: 0, denoise: 0, decode: 0, total: 0, steps: [] };
     let latents: Tensor4D;
     try {
+      await synchronize();
+      timings.encode = seconds(begin);
       const denoiseBegin = performance.now();
       latents = await this.unet.withWeights(() => {
         const start = this.prepareLatents(shape, noise.generator, options.latents);
@@ -408,6 +411,7 @@ export class StableDiffusionPipeline extends Callable<Draw> {
         });
         tf.dispose([predicted, current]);
         latents = next;
+        await synchronize();
         await yieldToEventLoop();
         const decision: StepDecision = yield { step, timestep, latents };
         const { shape } = latents;

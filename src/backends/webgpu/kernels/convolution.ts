@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { BackendError } from '../../../errors.js';
+import { BackendError, InvalidArgumentError } from '../../../errors.js';
 import type { Info, Operand, WebGpuBackend } from '../backend.js';
 import { chooseTile, loadColumns, OWN_PARAMS, productCode, productParts, SIZE, storeRows } from '../gemm.js';
 import { intParam, param } from '../wgsl.js';
@@ -299,6 +299,14 @@ function fusedGeometry(x: Info, filter: Info, attrs: KernelArguments['attrs']): 
   };
 }
 
+/** The gradient of a convolution's result has the result's shape. */
+function checkGradient(name: string, dy: Info, g: Geometry): void {
+  const expected = [g.batch, g.outHeight, g.outWidth, g.outChannels];
+  if (!tf.util.arraysEqual(dy.shape, expected)) {
+    throw new InvalidArgumentError(`[${name}] dy expects shape [${expected}], got [${dy.shape}]`);
+  }
+}
+
 const requireFloat = (name: string, ...operands: Info[]) => {
   const other = operands.find(({ dtype }) => dtype !== 'float32');
   if (other) {
@@ -330,11 +338,14 @@ export const convolution: KernelDefinition[] = [
     const { dy, filter } = inputs;
     requireFloat('Conv2DBackpropInput', dy!, filter!);
     const geometry = geometryOf('Conv2DBackpropInput', attrs.inputShape, filter!.shape, attrs);
+    checkGradient('Conv2DBackpropInput', dy!, geometry);
     return inputGradient(backend, dy!, filter!, geometry);
   }),
   kernel('Conv2DBackpropFilter', ({ inputs, backend, attrs }) => {
     const { x, dy } = inputs;
     requireFloat('Conv2DBackpropFilter', x!, dy!);
-    return filterGradient(backend, x!, dy!, geometryOf('Conv2DBackpropFilter', x!.shape, attrs.filterShape, attrs));
+    const geometry = geometryOf('Conv2DBackpropFilter', x!.shape, attrs.filterShape, attrs);
+    checkGradient('Conv2DBackpropFilter', dy!, geometry);
+    return filterGradient(backend, x!, dy!, geometry);
   }),
 ];

@@ -247,7 +247,8 @@ export const elementwise: KernelDefinition[] = [
   },
   {
     name: 'Range',
-    run: ({ backend, attrs: { start, stop, step = 1, dtype = 'float32' } }) => {
+    run: ({ backend, attrs: { start, stop, step: given = 1, dtype = 'float32' } }) => {
+      const step = stop < start && given === 1 ? -1 : given;
       const count = start === stop || start < stop !== step > 0 ? 0 : Math.ceil(Math.abs((stop - start) / step));
       const Numbers = dtype === 'float32' ? Float32Array : Int32Array;
       const values = new Numbers(count);

@@ -14,6 +14,7 @@ const gather = kernel('GatherV2', ({ inputs, backend, attrs }) => {
   const result = backend.empty(info.outputShape, x.dtype, backend.typeOf(x));
   const count = sizeOf(result);
   const { outerSize, sliceSize, dimSize } = info;
+  // indices that are in the GPU's memory cannot be looked at: those that name nothing give 0 there
   const known = backend.hostValues(indices) as Int32Array | null;
   const wrong = known?.find((index) => index < 0 || index >= dimSize);
   util.assert(wrong === undefined, () => `GatherV2: the index value ${wrong} is not in [0, ${dimSize - 1}]`);
@@ -21,11 +22,13 @@ const gather = kernel('GatherV2', ({ inputs, backend, attrs }) => {
     backend.run({
       kernel: 'GatherV2',
       key: '',
-      code: () =>
-        flatMain(`  let slice = ${param(1)}; let per = ${param(2)}; let dim = ${param(3)}; let outer = ${param(4)};
+      code: () => `alias TYPE = ${backend.typeOf(x)};
+${flatMain(`  let slice = ${param(1)}; let per = ${param(2)}; let dim = ${param(3)}; let outer = ${param(4)};
   let within = i % slice; let j = i / slice % per; let o = i / slice / per % outer; let b = i / slice / per / outer;
-  let index = u32(clamp(i32(indices[b * per + j]), 0, i32(dim) - 1));
-  result[i] = x[((b * outer + o) * dim + index) * slice + within];`),
+  let index = i32(indices[b * per + j]);
+  let known = index >= 0 && index < i32(dim);
+  let value = x[((b * outer + o) * dim + select(0u, u32(index), known)) * slice + within];
+  result[i] = select(TYPE(0), value, known);`)}`,
       inputs: [
         { name: 'x', of: x },
         { name: 'indices', of: indices },
@@ -178,8 +181,8 @@ const resizeNearestGrad = kernel('ResizeNearestNeighborGrad', ({ inputs, backend
       flatMain(`  let c = i % ${param(1)}; let x = i32(i / ${param(1)} % ${param(3)});
   let y = i32(i / ${param(1)} / ${param(3)} % ${param(2)}); let n = i / ${param(1)} / ${param(3)} / ${param(2)};
   var sum = 0.0;
-  let yFirst = u32(max(0.0, floor(f32(y) / ${floatParam(6)}) - 2.0));
-  let xFirst = u32(max(0.0, floor(f32(x) / ${floatParam(7)}) - 2.0));
+  let yFirst = u32(max(0.0, floor((f32(y) - 1.0) / ${floatParam(6)}) - 1.0));
+  let xFirst = u32(max(0.0, floor((f32(x) - 1.0) / ${floatParam(7)}) - 1.0));
   for (var v = yFirst; v < ${param(4)}; v++) {
     let sy = ${source('v', floatParam(6), intParam(2))};
     if (sy > y) { break; }

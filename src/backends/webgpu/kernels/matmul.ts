@@ -1,10 +1,10 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { BackendError } from '../../../errors.js';
 import { float, type Info, type Operand, type WebGpuBackend } from '../backend.js';
 import { chooseTile, loadColumns, loadRows, OWN_PARAMS, productCode, productParts, SIZE, storeRows } from '../gemm.js';
 import { type ElementType, floatParam, param, typeOf } from '../wgsl.js';
 import { applyEpilogue } from './activation.js';
-import { type KernelDefinition, kernel, promote, sizeOf } from './definition.js';
+import { type KernelArguments, type KernelDefinition, kernel, promote, sizeOf } from './definition.js';
+import { convert } from './elementwise.js';
 import { broadcastTo } from './movement.js';
 
 const { util, broadcast_util } = tf;
@@ -177,11 +177,22 @@ function product(backend: WebGpuBackend, a: Info, b: Info, bias: Info | undefine
   return result;
 }
 
-function requireFloat(name: string, ...operands: Info[]): void {
-  const other = operands.find(({ dtype }) => dtype !== 'float32');
-  if (other) {
-    throw new BackendError(`[${name}] the backend webgpu multiplies float32 matrices, got ${other.dtype}`);
+/** Matrices of int32 are multiplied as float32, exact up to 2^24. */
+function productOf(name: string, args: KernelArguments, bias?: Info): Info {
+  const { inputs, backend, attrs } = args;
+  const [a, b] = [inputs.a!, inputs.b!];
+  const [ta, tb] = [!!attrs.transposeA, !!attrs.transposeB];
+  if (a.dtype === 'float32' && b.dtype === 'float32') {
+    return product(backend, a, b, bias, ta, tb);
   }
+  const operands = [a, b].map((x) => convert(backend, x, 'f32', 'float32')) as [Info, Info];
+  const sums = product(backend, ...operands, bias, ta, tb);
+  const integer = a.dtype !== 'float32' && b.dtype !== 'float32' && name === 'BatchMatMul';
+  const result = integer ? convert(backend, sums, 'i32', 'int32') : backend.share(sums);
+  for (const info of [...operands, sums]) {
+    backend.disposeInfo(info);
+  }
+  return result;
 }
 
 /** act(x W + b) + residual, or the gated form; see src/ops/linear.ts. */
@@ -259,16 +270,13 @@ function packedQkv(backend: WebGpuBackend, inputs: Record<string, Info | undefin
 }
 
 export const matmul: KernelDefinition[] = [
-  kernel('BatchMatMul', ({ inputs, backend, attrs }) => {
-    requireFloat('BatchMatMul', inputs.a!, inputs.b!);
-    return product(backend, inputs.a!, inputs.b!, undefined, !!attrs.transposeA, !!attrs.transposeB);
-  }),
-  kernel('_FusedMatMul', ({ inputs, backend, attrs }) => {
-    const { a, b, bias, preluActivationWeights } = inputs;
-    requireFloat('_FusedMatMul', a!, b!);
+  kernel('BatchMatMul', (args) => productOf('BatchMatMul', args)),
+  kernel('_FusedMatMul', (args) => {
+    const { inputs, backend, attrs } = args;
+    const { b, bias, preluActivationWeights } = inputs;
     const columns = b!.shape[b!.shape.length - (attrs.transposeB ? 2 : 1)];
     const inside = bias && sizeOf(bias) === columns && bias.shape.at(-1) === columns;
-    const sums = product(backend, a!, b!, inside ? bias : undefined, !!attrs.transposeA, !!attrs.transposeB);
+    const sums = productOf('_FusedMatMul', args, inside ? bias : undefined);
     const rest = inside ? undefined : bias;
     return applyEpilogue(backend, sums, rest, attrs.activation, preluActivationWeights, attrs.leakyreluAlpha);
   }),

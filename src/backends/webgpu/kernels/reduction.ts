@@ -119,7 +119,7 @@ function extremum(name: string, compare: string): KernelDefinition {
   var best = ${compute}(x[first]); var at = 0u;
   for (var j = 1u; j < columns; j++) {
     let v = ${compute}(x[first + j]);
-    if (v ${compare} best${compute === 'f32' ? ' || (isNan(v) && !isNan(best))' : ''}) { best = v; at = j; }
+    if (v ${compare} best${compute === 'f32' ? ' || (isNan(best) && !isNan(v))' : ''}) { best = v; at = j; }
   }
   result[i] = i32(at);`),
       inputs: [{ name: 'x', of: rows }],
@@ -135,7 +135,9 @@ function extremum(name: string, compare: string): KernelDefinition {
 
 /** softmax or its logarithm over the last axis, one workgroup per row; sums in float32. */
 function softmaxCode(type: ElementType, logarithm: boolean, subgroups: boolean): string {
-  const value = logarithm ? 'f32(x[at]) - top - log(total)' : 'exp(f32(x[at]) - top) / total';
+  const value = logarithm
+    ? 'f32(x[at]) - top - log(total)'
+    : 'select(exp(f32(x[at]) - top) / total, total, isNan(total))';
   return `${workgroupReduce('largest', GROUP, 'max', subgroups)}
 ${workgroupReduce('sum', GROUP, 'add', subgroups)}
 ${rowMain(
@@ -146,7 +148,10 @@ ${rowMain(
   for (var j = lane; j < columns; j += ${GROUP}u) { top = max(top, f32(x[first + j])); }
   top = largest(top, lane);
   var total = 0.0;
-  for (var j = lane; j < columns; j += ${GROUP}u) { total += exp(f32(x[first + j]) - top); }
+  for (var j = lane; j < columns; j += ${GROUP}u) {
+    let s = f32(x[first + j]);
+    total += select(exp(s - top), s, isNan(s));
+  }
   total = sum(total, lane);
   for (var j = lane; j < columns; j += ${GROUP}u) { let at = first + j; result[at] = ${type}(${value}); }`,
   subgroups,
