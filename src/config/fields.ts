@@ -108,7 +108,7 @@ export function list<T>(item: Field<T>, defaultValue: readonly T[], max: number,
 }
 
 function parseList<T>(item: Field<T>, value: unknown, min: number, max: number): readonly T[] | undefined {
-  const given = Array.isArray(value) || ArrayBuffer.isView(value) ? (value as unknown as ArrayLike<unknown>) : [];
+  const given: readonly unknown[] = is.numbers(value) ? Array.from(value) : Array.isArray(value) ? value : [];
   if (given.length < min || given.length > max || (given.length === 0 && !Array.isArray(value))) {
     return undefined;
   }

@@ -1,7 +1,7 @@
 /**
- * The arithmetic of numpy, scipy and PyTorch that schedules are made with. Coefficients are computed in float64; float32
- * is kept where it decides: the table of betas (the first alphas are so near to 1 that 1 - alpha is mostly rounding) and
- * timesteps, which the model and `step` are given.
+ * The arithmetic of numpy, scipy and PyTorch that schedules are made with. Coefficients are computed in float64; float32 is
+ * kept where references show that it decides: the tables of betas, sigmas and their logarithms, timesteps, and what huge or
+ * tiny sigmas enlarge.
  */
 
 /** Rounds to float32. */
