@@ -198,6 +198,16 @@ inline void barrier(int id, int threads) {
   ++barrier.generation;
 }
 
+/// Arrives at a barrier that others wait at.
+inline void barrier_arrive(int id, int threads) {
+  Barrier& barrier = block().barriers[id];
+  if (barrier.arrived && static_cast<int>(barrier.expected) != threads) die("threads meet at a barrier with different counts");
+  barrier.expected = threads;
+  if (static_cast<int>(++barrier.arrived) < threads) return;
+  barrier.arrived = 0;
+  ++barrier.generation;
+}
+
 /// Shared memory of a fixed size; `key` names the declaration.
 inline void* static_shared(const void* key, size_t bytes) {
   Block& b = block();

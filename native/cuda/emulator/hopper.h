@@ -51,8 +51,8 @@ inline void mbarrier_wait(void* at, unsigned parity) {
 /// Dimensions from the innermost; strides in bytes; swizzle 0, 32, 64 or 128 bytes.
 struct TensorMap {
   const char* base;
-  uint64_t dims[3], strides[3];
-  unsigned box[3];
+  uint64_t dims[4], strides[4];
+  unsigned box[4];
   int rank, size, swizzle;
 };
 
@@ -65,7 +65,7 @@ inline uint32_t swizzled(uint32_t offset, int bytes) {
 inline void check_bulk(const TensorMap& map, uint32_t start) {
   if (start % 128 || (map.swizzle == 128 && start % 1024)) die("a bulk copy needs aligned shared memory");
   if (map.swizzle && int(map.box[0]) * map.size > map.swizzle) die("a row of the box is wider than its swizzle");
-  if (reinterpret_cast<uintptr_t>(map.base) % 16 || map.strides[1] % 16 || (map.rank > 2 && map.strides[2] % 16)) {
+  if (reinterpret_cast<uintptr_t>(map.base) % 16 || map.strides[1] % 16 || (map.rank > 2 && map.strides[2] % 16) || (map.rank > 3 && map.strides[3] % 16)) {
     die("a bulk copy needs addresses and strides that are multiples of 16 bytes");
   }
 }
@@ -76,17 +76,19 @@ inline void bulk_load(void* to, const TensorMap& map, void* barrier, std::initia
   const uint32_t start = static_cast<char*>(to) - b.shared;
   check_bulk(map, start);
   const int* c = at.begin();
+  if (map.rank > 3 && map.box[3] != 1) die("the emulator knows boxes of up to three dimensions");
   const auto extent = [&](int axis) { return map.rank > axis ? map.box[axis] : 1u; };
   int bytes = 0;
   for (unsigned z = 0; z < extent(2); ++z) {
     for (unsigned y = 0; y < extent(1); ++y) {
       for (unsigned x = 0; x < extent(0); ++x, bytes += map.size) {
-        const int64_t place[3] = {int64_t(c[0]) + x, map.rank > 1 ? int64_t(c[1]) + y : 0, map.rank > 2 ? int64_t(c[2]) + z : 0};
+        const int64_t place[4] = {int64_t(c[0]) + x, map.rank > 1 ? int64_t(c[1]) + y : 0, map.rank > 2 ? int64_t(c[2]) + z : 0, map.rank > 3 ? c[3] : 0};
         bool inside = true;
         for (int axis = 0; axis < map.rank; ++axis) inside = inside && place[axis] >= 0 && place[axis] < int64_t(map.dims[axis]);
         char* target = b.shared + swizzled(start + bytes, map.swizzle);
         if (inside) {
-          std::memcpy(target, map.base + place[0] * map.size + place[1] * map.strides[1] + place[2] * map.strides[2], map.size);
+          const char* from = map.base + place[0] * map.size + place[1] * map.strides[1] + place[2] * map.strides[2] + place[3] * map.strides[3];
+          std::memcpy(target, from, map.size);
         } else {
           std::memset(target, 0, map.size);
         }
