@@ -1,5 +1,6 @@
 #include <array>
 
+#include "cuda/attention_hopper.h"
 #include "cuda/dispatch.h"
 #include "cuda/kernels.h"
 #include "cuda/kernels/attention_backward_float32.cuh"
@@ -141,7 +142,7 @@ void launch_forward(const Layout& l, DType type, const AttentionArguments& p) {
   by_float(type, [&](auto tag) {
     using T = decltype(tag);
     if constexpr (sizeof(typename Stored<T>::type) == 2) {
-      if (forward_on_tensor_cores<T>(l, p)) return;
+      if (attention_forward_hopper<T>(p, static_cast<int>(l.batch)) || forward_on_tensor_cores<T>(l, p)) return;
     }
     if (l.value_size <= 64) forward_float<T, 64>(l, p);
     else forward_float<T, 256>(l, p);

@@ -172,7 +172,8 @@ Image run_compiler(const CompileRequest& request, const std::map<std::string, st
 }  // namespace
 
 bool exists_for(const std::string& expression, int capability) {
-  return capability >= 80 || expression.find("bfloat16") == std::string::npos;
+  const auto names = [&](const char* part) { return expression.find(part) != std::string::npos; };
+  return (capability >= 80 || !names("bfloat16")) && (capability == 90 || !names("hopper"));
 }
 
 std::string serialize(const Image& image) {
@@ -202,7 +203,9 @@ Image compile(const CompileRequest& given, std::string* report) {
   CompileRequest request = given;
   request.expressions.clear();
   for (const std::string& expression : given.expressions) {
-    if (exists_for(expression, capability_of(given.target))) request.expressions.push_back(expression);
+    // wgmma belongs to sm_90a alone, not to the PTX of compute_90
+    const bool wgmma = given.target == "sm_90a" || expression.find("hopper") == std::string::npos;
+    if (wgmma && exists_for(expression, capability_of(given.target))) request.expressions.push_back(expression);
   }
   std::map<std::string, std::string> sources;
   collect(request.folder, request.source, &sources);

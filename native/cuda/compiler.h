@@ -27,7 +27,7 @@ struct CompileRequest {
 /// bring NVRTC where it is not. `report`, when given, becomes what the assembler says of registers, shared memory and spills.
 Image compile(const CompileRequest& request, std::string* report = nullptr);
 
-/// Whether a kernel exists for a target: Turing has no bfloat16.
+/// Whether a kernel exists for a target: Turing has no bfloat16, and wgmma is Hopper's alone.
 bool exists_for(const std::string& expression, int capability);
 
 /// An image as bytes in a file, and back. An unreadable file gives an empty image.

@@ -22,6 +22,7 @@ constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kMaxSharedOptin =
 constexpr int kMaxDynamicShared = 8;                                                  // CUfunction_attribute
 constexpr unsigned kStreamNonBlocking = 1, kEventNoTiming = 2;
 constexpr int kCaptureThreadLocal = 1;
+constexpr int kMapFloat16 = 6, kMapSwizzle128 = 3, kMapPromote256 = 3;  // of CUtensorMap: data type, swizzle, promotion in the L2 cache
 
 /// X(member, symbol, parameters): every function that the backend calls. Symbols carry the version whose signature this is.
 #define TD_CUDA_DRIVER(X)                                                                                                     \
@@ -58,6 +59,8 @@ constexpr int kCaptureThreadLocal = 1;
   X(func_set_attribute, cuFuncSetAttribute, (CUfunction, int, int))                                                           \
   X(launch_kernel, cuLaunchKernel,                                                                                            \
     (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void**, void**))             \
+  X(tensor_map_encode, cuTensorMapEncodeTiled,                                                                                \
+    (void*, int, unsigned, void*, const unsigned long long*, const unsigned long long*, const unsigned*, const unsigned*, int, int, int, int)) \
   X(stream_begin_capture, cuStreamBeginCapture_v2, (CUstream, int))                                                           \
   X(stream_end_capture, cuStreamEndCapture, (CUstream, CUgraph*))                                                             \
   X(graph_instantiate, cuGraphInstantiateWithFlags, (CUgraphExec*, CUgraph, unsigned long long))                              \

@@ -96,6 +96,21 @@ void layer_norm(Call& call) {
   by_float(x.dtype(), [&](auto tag) { launch<kModule, layer_norm_kernel<decltype(tag)>>(grid_of(p), p); });
 }
 
+/// inputs x, gamma?
+void rms_norm(Call& call) {
+  const Tensor& x = call.input(0);
+  require(is_float(x.dtype()) && x.shape.rank >= 1, "expects x [..., channels] of dtype float32");
+  Tensor gamma;
+  Offsets scale{};
+  if (call.optional(1)) scale = parameter_of(call.optional(1), "gamma", x.shape[-1], x.dtype(), &gamma);
+  Tensor& y = call.output(x.dtype(), x.shape);
+  if (x.elements() == 0) return;
+  RowsArguments p = rows_of(x, y);
+  p.gamma = scale;
+  p.epsilon = static_cast<float>(call.attributes.number("epsilon", 1e-6));
+  by_float(x.dtype(), [&](auto tag) { launch<kModule, rms_norm_kernel<decltype(tag)>>(grid_of(p), p); });
+}
+
 template <bool Logarithm>
 void softmax(Call& call) {
   const Tensor x = is_float(call.input(0).dtype()) ? call.input(0) : as_type(call.input(0), DType::f32);
@@ -125,6 +140,7 @@ void timestep_embedding(Call& call) {
 void register_normalization(Registry& registry) {
   registry.add("GroupNorm", group_norm);
   registry.add("LayerNorm", layer_norm);
+  registry.add("RmsNorm", rms_norm);
   registry.add("Softmax", softmax<false>);
   registry.add("LogSoftmax", softmax<true>);
   registry.add("TimestepEmbedding", timestep_embedding);

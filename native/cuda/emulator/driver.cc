@@ -11,6 +11,7 @@
 #include <mutex>
 #include <thread>
 
+#include "cuda/emulator/hopper.h"
 #include "cuda/launch.h"
 
 namespace td::cuda {
@@ -79,6 +80,22 @@ CUresult device_get_attribute(int* value, int attribute, CUdevice) {
   const auto found = values.find(attribute);
   if (found == values.end()) return kInvalidValue;
   *value = found->second;
+  return kSuccess;
+}
+
+CUresult tensor_map_encode(void* to, int type, unsigned rank, void* base, const unsigned long long* dims, const unsigned long long* strides,
+                           const unsigned* box, const unsigned* steps, int, int swizzle, int, int) {
+  if (type != kMapFloat16 || rank < 1 || rank > 4 || swizzle != kMapSwizzle128 || reinterpret_cast<uintptr_t>(base) % 16) return kInvalidValue;
+  emulator::TensorMap map{};
+  map.base = static_cast<const char*>(base);
+  map.rank = static_cast<int>(rank), map.size = 2, map.swizzle = 128;
+  for (unsigned i = 0; i < rank; ++i) {
+    map.dims[i] = dims[i], map.box[i] = box[i];
+    map.strides[i] = i == 0 ? 2 : strides[i - 1];
+    if (dims[i] == 0 || box[i] == 0 || box[i] > 256 || steps[i] != 1 || (i > 0 && strides[i - 1] % 16)) return kInvalidValue;
+  }
+  if (box[0] * 2 > 128) return kInvalidValue;
+  *static_cast<emulator::TensorMap*>(to) = map;
   return kSuccess;
 }
 
@@ -194,6 +211,7 @@ Driver open_driver() {
   d.memset8 = [](CUdeviceptr to, unsigned char value, size_t bytes, CUstream) {
     return on_device(to, bytes) ? work([=] { std::memset(host(to), value, bytes); }) : kInvalidValue;
   };
+  d.tensor_map_encode = tensor_map_encode;
   d.stream_create = [](CUstream* stream, unsigned) { return *stream = nullptr, kSuccess; };
   d.stream_synchronize = [](CUstream) { return wait(); };
   d.stream_wait_event = [](CUstream, CUevent, unsigned) { return kSuccess; };

@@ -49,12 +49,13 @@ inline void mbarrier_wait(void* at, unsigned parity) {
 // --- bulk tensor copies -------------------------------------------------------------------------------------------------------
 
 /// Dimensions from the innermost; strides in bytes; swizzle 0, 32, 64 or 128 bytes.
-struct TensorMap {
+struct alignas(64) TensorMap {
   const char* base;
   uint64_t dims[4], strides[4];
   unsigned box[4];
   int rank, size, swizzle;
 };
+static_assert(sizeof(TensorMap) == 128, "as large as the driver's, for both are parameters of kernels");
 
 /// Swizzle<1|2|3, 4, 3> of a byte offset.
 inline uint32_t swizzled(uint32_t offset, int bytes) {

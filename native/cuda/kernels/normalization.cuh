@@ -204,6 +204,24 @@ __global__ void __launch_bounds__(128) layer_norm_kernel(const __grid_constant__
   });
 }
 
+/// x / sqrt(mean of x^2 + epsilon) gamma, one warp per row; gamma may be absent.
+template <class T>
+__global__ void __launch_bounds__(128) rms_norm_kernel(const __grid_constant__ RowsArguments p) {
+  constexpr int V = kVector<T>;
+  const int row = blockIdx.x * 4 + threadIdx.x / 32;
+  if (row >= p.rows) return;
+  float square = 0.f;
+  for_row<T>(p, row, [&](int, int valid, float (&v)[V]) {
+    for (int i = 0; i < valid; ++i) square += v[i] * v[i];
+  });
+  const float inverse = 1.f / sqrtf(warp_sum(square) / p.columns + p.epsilon);
+  typename Stored<T>::type* to = static_cast<typename Stored<T>::type*>(p.y) + int64_t(row) * p.columns;
+  for_row<T>(p, row, [&](int column, int valid, float (&v)[V]) {
+    for (int i = 0; i < valid; ++i) v[i] *= p.gamma.data ? inverse * load_offset<T>(p.gamma, column + i) : inverse;
+    store_vector<T>(to + column, valid, p.aligned, v);
+  });
+}
+
 /// softmax, or its logarithm, of every row; one warp per row.
 template <class T, bool Logarithm>
 __global__ void __launch_bounds__(128) softmax_kernel(const __grid_constant__ RowsArguments p) {

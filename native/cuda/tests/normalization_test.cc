@@ -141,6 +141,12 @@ TEST_CASE_TEMPLATE("layer normalisation and softmax", T, half16, bfloat16, float
       for (int i = 0; i < columns; ++i) v[i] = (v[i] - mean) / std::sqrt(variance + 1e-5f) * run.gamma[i] + run.beta[i];
     });
     check_error<T>(e);
+    run.run(rms_norm_kernel<T>);
+    check_error<T>(run.error([&](std::vector<double>& v) {
+      double square = 0;
+      for (double x : v) square += x * x / columns;
+      for (int i = 0; i < columns; ++i) v[i] = v[i] / std::sqrt(square + 1e-5f) * run.gamma[i];
+    }));
     run.run(softmax_kernel<T, false>);
     check_error<T>(run.error([](std::vector<double>& v) { softmax(v, false); }));
     run.run(softmax_kernel<T, true>);
