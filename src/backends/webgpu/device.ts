@@ -1,4 +1,4 @@
-import { importNodePackage } from '#platform';
+import { hasNodePackages, importNodePackage } from '#platform';
 import { BackendError } from '../../errors.js';
 
 /** GPUBufferUsage and GPUMapMode by value: in Node these globals do not exist. */
@@ -50,7 +50,7 @@ async function entryPoint(): Promise<GPU> {
   if (typeof navigator !== 'undefined' && navigator.gpu) {
     return navigator.gpu;
   }
-  if (typeof process === 'undefined' || !process.versions?.node) {
+  if (!hasNodePackages) {
     throw new BackendError(
       '[webgpu] this browser has no WebGPU (navigator.gpu); a current Chrome, Edge, Safari 26 does',
     );

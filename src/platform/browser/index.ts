@@ -15,6 +15,7 @@ export {
   callScope,
   env,
   freeMemory,
+  hasNodePackages,
   hubCacheDir,
   importNodePackage,
   openHubCache,

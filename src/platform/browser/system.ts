@@ -38,6 +38,8 @@ export function callScope<T>(): CallScope<T> {
 
 export const asBuffer: Platform['asBuffer'] = (bytes) => bytes as Buffer;
 
+export const hasNodePackages: boolean = false;
+
 export const importNodePackage: Platform['importNodePackage'] = async (name) => {
   throw new BackendError(`[platform] ${name} runs in Node only`);
 };

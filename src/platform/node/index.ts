@@ -18,4 +18,12 @@ export const files: Files = { ...fileSystem, save, finishSaves };
 export { openHubCache } from './hub_cache.js';
 export { hubCacheDir, storedHubToken } from './hub_environment.js';
 export { images } from './images.js';
-export { asBuffer, callScope, env, freeMemory, importNodePackage, yieldToEventLoop } from './system.js';
+export {
+  asBuffer,
+  callScope,
+  env,
+  freeMemory,
+  hasNodePackages,
+  importNodePackage,
+  yieldToEventLoop,
+} from './system.js';

@@ -30,4 +30,6 @@ export function callScope<T>(): CallScope<T> {
 
 export const asBuffer: Platform['asBuffer'] = (bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
+export const hasNodePackages: boolean = true;
+
 export const importNodePackage: Platform['importNodePackage'] = (name) => import(name);
