@@ -69,7 +69,7 @@ struct AttentionFloatBackward {
 };
 
 template <class T, int Columns, bool ForKeys>
-__global__ void __launch_bounds__(256) attention_float_backward_kernel(const __grid_constant__ AttentionGradientArguments g) {
+__global__ void __launch_bounds__(256, 1) attention_float_backward_kernel(const __grid_constant__ AttentionGradientArguments g) {
   TD_DYNAMIC_SHARED(shared);
   AttentionFloatBackward<T, Columns, ForKeys>::run(g, shared);
 }

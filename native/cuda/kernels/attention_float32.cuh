@@ -183,7 +183,7 @@ struct AttentionFloat {
 };
 
 template <class T, int Columns>
-__global__ void __launch_bounds__(256) attention_float_kernel(const __grid_constant__ AttentionArguments p) {
+__global__ void __launch_bounds__(256, 1) attention_float_kernel(const __grid_constant__ AttentionArguments p) {
   TD_DYNAMIC_SHARED(shared);
   AttentionFloat<T, Columns>::run(p, shared);
 }
