@@ -141,10 +141,7 @@ function pack(archive) {
     cpSync(join(root, 'npm', 'cuda'), join(to, 'node_modules', 'tfjs-diffusers-cuda'), { recursive: true });
     cpSync(process.execPath, join(to, 'node'));
     execFileSync('strip', [join(to, 'node')]);
-    writeFileSync(
-      join(to, 'run'),
-      '#!/bin/sh\ncd "$(dirname "$0")" && exec ./node scripts/gpu_run.mjs run "${1:-results}"\n',
-    );
+    writeFileSync(join(to, 'run'), '#!/bin/sh\ncd "$(dirname "$0")" && exec ./node scripts/gpu_run.mjs run "$@"\n');
     chmodSync(join(to, 'run'), 0o755);
     execFileSync('tar', ['-C', folder, '-cf', archive, '--use-compress-program', 'xz -6 -T2', 'gpu-run']);
   } finally {

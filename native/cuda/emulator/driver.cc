@@ -108,8 +108,8 @@ CUresult mem_alloc(CUdeviceptr* to, size_t bytes) {
   char* map = static_cast<char*>(mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (map == MAP_FAILED) return kOutOfMemory;
   mprotect(map + length - kPage, kPage, PROT_NONE);
-  // Aligned to 256 as the driver's are, and as near to the guard as that allows.
-  char* begin = map + (length - kPage - bytes) / 256 * 256;
+  // As near to the guard as vectors of 16 bytes allow.
+  char* begin = map + (length - kPage - bytes) / 16 * 16;
   *to = reinterpret_cast<CUdeviceptr>(begin);
   s.blocks[*to] = bytes;
   s.used += bytes;
