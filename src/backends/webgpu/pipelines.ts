@@ -10,7 +10,9 @@ export interface PipelineSource {
 export interface Pipeline {
   /** Null until an asynchronous compilation has ended. */
   gpu: GPUComputePipeline | null;
-  readonly source: PipelineSource;
+  readonly label: string;
+  /** WGSL, made when the pipeline is first asked for: tensors that it was made for may be gone when it is compiled. */
+  readonly code: string;
   readonly layout: Layout;
 }
 
@@ -38,7 +40,7 @@ export class PipelineCache {
   find(source: PipelineSource): Pipeline {
     let pipeline = this.pipelines.get(source.key);
     if (!pipeline) {
-      pipeline = { gpu: null, source, layout: this.layout(source.access) };
+      pipeline = { gpu: null, label: source.label, code: source.code(), layout: this.layout(source.access) };
       this.pipelines.set(source.key, pipeline);
     }
     return pipeline;
@@ -62,9 +64,8 @@ export class PipelineCache {
     );
   }
 
-  private descriptor({ source, layout }: Pipeline): GPUComputePipelineDescriptor {
-    const { label } = source;
-    const module = this.device.createShaderModule({ label, code: source.code() });
+  private descriptor({ label, code, layout }: Pipeline): GPUComputePipelineDescriptor {
+    const module = this.device.createShaderModule({ label, code });
     return { label, layout: layout.pipeline, compute: { module, entryPoint: 'main' } };
   }
 
