@@ -13,11 +13,14 @@ import * as tf from '@tensorflow/tfjs-core';
 import {
   applyTokenMerging,
   attentionStatistics,
+  Conditioning,
+  denoisingLoop,
   EulerDiscreteScheduler,
   freeMemory,
+  GuidedDenoiser,
   OutOfMemoryError,
   removeTokenMerging,
-  StableDiffusionPipeline,
+  runLoop,
   TorchGenerator,
 } from '../dist/index.js';
 import { barChart } from './plot.mjs';
@@ -113,14 +116,11 @@ const mergingVariants = RATIOS.map((ratio) => ({
 
 /** A picture's whole denoising loop, which is where a sigma can leave the unconditional half out. */
 async function sigmaVariants() {
-  const base = await StableDiffusionPipeline.fromPretrained('weights/tiny-shapes', { backend: values.backend });
-  const { tokenizer, textEncoder, vae } = base.components;
   const scheduler = new EulerDiscreteScheduler({
     beta_schedule: 'scaled_linear',
     beta_start: 0.00085,
     beta_end: 0.012,
   });
-  const pipe = new StableDiffusionPipeline({ tokenizer, textEncoder, vae, unet, scheduler });
   const { inChannels, crossAttentionDim } = unet.parsed;
   return SIGMAS.map((sigma) => ({
     name: `minimum sigma ${sigma}`,
@@ -131,16 +131,19 @@ async function sigmaVariants() {
     run: async () => {
       scheduler.setTimesteps(steps);
       const latents = tf.mul(tf.randomNormal([batch, pixels / 8, pixels / 8, inChannels]), scheduler.initNoiseSigma);
-      const promptEmbeds = tf.randomNormal([2 * batch, 77, crossAttentionDim[0]]);
-      const options = { guidanceScale: 7.5, negativeGuidanceMinSigma: sigma };
-      const loop = pipe.denoise({ latents, promptEmbeds, guidance: true, options, generator: new TorchGenerator(0) });
+      const text = () => ({ encoderHiddenStates: tf.randomNormal([batch, 77, crossAttentionDim[0]]) });
+      const conditioning = new Conditioning({ unconditional: text(), conditional: text() });
+      const denoiser = new GuidedDenoiser(
+        (x, t, { encoderHiddenStates, cache }) => unet.predict(x, t, encoderHiddenStates, { cache }),
+        conditioning,
+        { guidanceScale: 7.5, negativeGuidanceMinSigma: sigma },
+      );
+      const loop = denoisingLoop({ scheduler, denoiser, latents, generator: new TorchGenerator(0) });
       const begin = performance.now();
-      let result = await loop.next();
-      while (!result.done) {
-        result = await loop.next();
-      }
-      await result.value.data();
-      tf.dispose([promptEmbeds, result.value]);
+      const result = await runLoop(loop);
+      await result.data();
+      result.dispose();
+      conditioning.dispose();
       return { seconds: (performance.now() - begin) / 1000, peakBytes: 0 };
     },
   }));

@@ -1,6 +1,5 @@
 import { type Options, SingleBar } from 'cli-progress';
-import type { DenoisingProgress, LoadProgress } from '../pipelines/index.js';
-import type { Timings } from '../pipelines/stable_diffusion/pipeline_stable_diffusion.js';
+import type { DenoisingProgress, LoadProgress, Timings } from '../pipelines/index.js';
 
 type LoadingProgress = LoadProgress | { stage: 'download'; file: string; overallLoaded: number; overallTotal: number };
 

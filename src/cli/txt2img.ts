@@ -2,8 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { applyTokenMerging, attentionStatistics, resolveAttention } from '../attention/index.js';
 import type { BackendName, PhysicalType } from '../backends/index.js';
 import { AbortedError } from '../errors.js';
-import { randomSeed } from '../pipelines/common/options.js';
-import { StableDiffusionPipeline, type StableDiffusionPipelineOutput } from '../pipelines/index.js';
+import { type Output, randomSeed, StableDiffusionPipeline } from '../pipelines/index.js';
 import type { PromptSyntax } from '../pipelines/stable_diffusion/encode_prompt.js';
 import { createScheduler, findScheduler } from '../schedulers/index.js';
 import { setWarningHandler } from '../utils/logging.js';
@@ -158,7 +157,7 @@ function draw(
   options: Txt2ImgOptions,
   display: ProgressDisplay,
   signal: AbortSignal,
-): Promise<StableDiffusionPipelineOutput> {
+): Promise<Output> {
   return asUsage(() =>
     pipe.run(prompt, {
       negativePrompt: options.negative,
@@ -186,7 +185,7 @@ function report(
   options: Txt2ImgOptions,
   pipe: StableDiffusionPipeline,
   files: string[],
-  { images, seeds }: StableDiffusionPipelineOutput,
+  { images, seeds }: Output,
   timings: Record<string, number | number[]>,
   memory: MemoryReport,
 ): object {

@@ -3,6 +3,8 @@ import { AbortedError, InvalidArgumentError } from '../errors.js';
 
 /** Characters of a value that an error message shows. */
 const MAX_SHOWN = 80;
+/** Letters of a name that are worth finding within another one. */
+const MIN_HELD = 4;
 
 /** The predicates that arguments, options and configurations are checked by. */
 export const is = {
@@ -25,6 +27,9 @@ export const is = {
     (Array.isArray(value) || ArrayBuffer.isView(value)) && Array.from(value as ArrayLike<unknown>).every(is.number),
   oneOf: <T>(choices: readonly T[], value: unknown): value is T => choices.includes(value as T),
   tensor: (value: unknown): value is tf.Tensor => value instanceof tf.Tensor && !value.isDisposed,
+  /** An AbortSignal, of any realm or polyfill: what says whether it was given and tells when it is. */
+  signal: (value: unknown): value is AbortSignal =>
+    is.object(value) && is.boolean(value.aborted) && is.function(value.addEventListener),
 } as const;
 
 /** What came where something else was expected, for error messages: short whatever the value is. */
@@ -91,7 +96,10 @@ export function checkNames(where: string, given: Iterable<string>, known: readon
   }
 }
 
-/** The name that is the fewest edits away, where that is few enough to be a slip; case and separators do not count. */
+/**
+ * The name that is the fewest edits away, where that is few enough to be a slip; else one that holds the wanted name or
+ * is held by it ('torch_dtype': 'dtype'). Case and separators do not count.
+ */
 export function nearestName(name: string, names: readonly string[]): string | undefined {
   const plain = (text: string) =>
     text
@@ -102,7 +110,11 @@ export function nearestName(name: string, names: readonly string[]): string | un
   const [nearest] = names
     .map((candidate) => ({ candidate, distance: editDistance(wanted, plain(candidate)) }))
     .sort((a, b) => a.distance - b.distance);
-  return nearest && nearest.distance <= Math.max(1, Math.floor(wanted.length / 3)) ? nearest.candidate : undefined;
+  if (nearest && nearest.distance <= Math.max(1, Math.floor(wanted.length / 3))) {
+    return nearest.candidate;
+  }
+  const holds = (a: string, b: string) => b.length >= MIN_HELD && a.includes(b);
+  return names.find((candidate) => holds(wanted, plain(candidate)) || holds(plain(candidate), wanted));
 }
 
 /** Levenshtein's distance. */

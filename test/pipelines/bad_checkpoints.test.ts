@@ -86,7 +86,12 @@ function expectError(error: unknown, type: ErrorClass, ...mentions: string[]): v
 
 describe('configurations', () => {
   const cases: [file: string, name: string, change: Json, mentions: string[]][] = [
-    ['model_index.json', 'another pipeline', { _class_name: 'StableDiffusion3Pipeline' }, ['StableDiffusionPipeline']],
+    [
+      'model_index.json',
+      'another pipeline',
+      { _class_name: 'StableDiffusionXLPipeline', text_encoder_2: ['transformers', 'CLIPTextModelWithProjection'] },
+      ['StableDiffusionXLPipeline', 'text_encoder_2', 'StableDiffusionPipeline'],
+    ],
     ['model_index.json', 'a pipeline that is a number', { _class_name: 3 }, ['_class_name']],
     ['model_index.json', 'another UNet', { unet: ['diffusers', 'UNet3DConditionModel'] }, ['UNet2DConditionModel']],
     ['model_index.json', 'no VAE', { vae: [null, null] }, ['vae', 'AutoencoderKL']],

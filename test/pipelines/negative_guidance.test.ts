@@ -1,13 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
-import { noiseLevel, skipsUnconditional } from '../../src/pipelines/common/negative_guidance.js';
+import { skipsUnconditional } from '../../src/pipelines/common/guidance.js';
+import { noiseLevel } from '../../src/pipelines/common/schedule.js';
 import { type StableDiffusionOptions, StableDiffusionPipeline } from '../../src/pipelines/index.js';
 import { createScheduler } from '../../src/schedulers/index.js';
 import { relativeL2 } from '../support/compare.js';
 
 describe('skipsUnconditional', () => {
   const steps = (options: Parameters<typeof skipsUnconditional>[0], sigmas: number[]) =>
-    sigmas.map((sigma, step) => skipsUnconditional(options, step, sigmas.length, sigma));
+    sigmas.map((sigma, step) => skipsUnconditional(options, { step, total: sigmas.length, sigma }));
   const sigmas = [10, 8, 6, 4, 2, 1];
 
   test('leaves out every other step below the level', () => {

@@ -40,7 +40,7 @@ export class DiagonalGaussianDistribution {
   }
 
   /** One draw, with noise in N,C,H,W order as torch's; without a generator another one at each call. */
-  sample(generator: TorchGenerator = unseeded()): Tensor4D {
+  sample(generator: TorchGenerator | readonly TorchGenerator[] = unseeded()): Tensor4D {
     return tf.tidy(() => {
       const noise = randnTensor(this.mean.shape, generator) as Tensor4D;
       return tf.add(this.mean, tf.mul(tf.exp(tf.mul(this.logvar, 0.5)), noise));

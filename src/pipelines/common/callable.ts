@@ -1,3 +1,14 @@
+import type { Images, Output, OutputType } from './options.js';
+
+/** One or several texts; undefined where embeddings are given in their place. */
+export type Prompt = string | readonly string[] | undefined;
+
+/** The call of a pipeline. */
+export type PipelineCall<Options> = <O extends OutputType = 'image'>(
+  prompt: Prompt,
+  options?: Options & { outputType?: O },
+) => Promise<Output<Images<O>>>;
+
 /** Function objects whose prototype is the class and whose call is the method `run`. */
 class CallableInstance {
   constructor() {
@@ -7,8 +18,5 @@ class CallableInstance {
   }
 }
 
-/**
- * Base of a class whose instances are functions of type F, as transformers.js's pipelines are; the class provides a
- * method `run` of that type.
- */
-export const Callable = CallableInstance as unknown as abstract new <F extends (...args: never[]) => unknown>() => F;
+/** Base of a class whose instances are functions, as transformers.js's pipelines are; the class provides the method `run`. */
+export const Callable = CallableInstance as unknown as abstract new <Options>() => PipelineCall<Options>;

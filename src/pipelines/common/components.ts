@@ -1,17 +1,17 @@
+import * as tf from '@tensorflow/tfjs-core';
 import { files } from '#platform';
 import { type AttentionSetting, resolveAttention } from '../../attention/index.js';
-import type { BackendName } from '../../backends/index.js';
-import type { PhysicalType } from '../../backends/types.js';
-import { ConfigReader, readJson, writeJson } from '../../config/config.js';
-import { ConfigError, InvalidArgumentError } from '../../errors.js';
+import { type BackendName, pickBackend } from '../../backends/index.js';
+import { type PhysicalType, supportsPhysicalTypes } from '../../backends/types.js';
+import { ConfigReader, readJson, readJsonObject, writeJson } from '../../config/config.js';
+import { ConfigError, DownloadError } from '../../errors.js';
 import { type DownloadProgress, type ResolveOptions, resolvePretrained } from '../../loaders/hub/hub.js';
-import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
-import { checkSaveOptions } from '../../models/model.js';
-import { type SchedulerConfigJson, type SchedulerMixin, schedulerFromConfig } from '../../schedulers/index.js';
-import { CLIPTokenizer } from '../../tokenizers/index.js';
+import { checkSaveOptions, type SaveOptions } from '../../models/model.js';
+import { type SchedulerConfigJson, SchedulerMixin, schedulerFromConfig } from '../../schedulers/index.js';
+import { checkAborted, expectThat, invalid, is } from '../../utils/check.js';
+import { warn } from '../../utils/logging.js';
 import { baseName, joinPath } from '../../utils/paths.js';
-import type { StableDiffusionComponents } from '../stable_diffusion/pipeline_stable_diffusion.js';
-import { checkAborted, describe, ensureBackend, usableType } from './pipeline_utils.js';
+import { CALLBACK, type Check, checkOptions, choice, SIGNAL } from './options.js';
 
 /** Progress of reading weights: tensors of one component. */
 export interface LoadProgress {
@@ -21,7 +21,79 @@ export interface LoadProgress {
   total: number;
 }
 
-export interface FromPretrainedOptions extends Omit<ResolveOptions, 'onProgress'>, Partial<StableDiffusionComponents> {
+/** How a component is loaded. */
+export interface ComponentLoadOptions {
+  dtype?: PhysicalType;
+  variant?: string;
+  attention?: AttentionSetting;
+  signal?: AbortSignal;
+  onProgress?: (loaded: number, total: number) => void;
+}
+
+/** A class that a component can be of. */
+interface ComponentClass<T> {
+  readonly prototype: T;
+  fromPretrained(dir: string, options: ComponentLoadOptions): Promise<T>;
+}
+
+/** One row of a pipeline's table of components. */
+export interface ComponentSpec<T = unknown> {
+  /** Name in model_index.json, and directory of the component. */
+  folder: string;
+  /** Python's library that the classes are of. */
+  library: 'diffusers' | 'transformers';
+  /** Names of the classes that it can be of; none: of any, as schedulers are. */
+  classNames: readonly string[];
+  /** Whether the pipeline draws without it. */
+  optional: boolean;
+  load(dir: string, className: string | undefined, options: ComponentLoadOptions): Promise<T>;
+  /** diffusers' name of an object's class; undefined for an object that cannot be saved. */
+  classNameOf(object: T): string | undefined;
+}
+
+/** A pipeline's components by the names that they have in TypeScript. */
+export type ComponentTable<C> = { readonly [K in keyof C]: ComponentSpec<NonNullable<C[K]>> };
+
+/**
+ * A row of a table of components.
+ *
+ * @param folder name in model_index.json
+ * @param classes by diffusers' names; the first one that an object is an instance of names it when it is saved
+ */
+export function component<T extends object>(
+  folder: string,
+  classes: Readonly<Record<string, ComponentClass<T>>>,
+  options: { library?: 'diffusers' | 'transformers'; optional?: boolean } = {},
+): ComponentSpec<T> {
+  const { library = 'diffusers', optional = false } = options;
+  return {
+    ...{ folder, library, optional },
+    classNames: Object.keys(classes),
+    load: (dir, className, loadOptions) => classes[className!]!.fromPretrained(dir, loadOptions),
+    classNameOf: (object) =>
+      Object.keys(classes).find((name) => Object.prototype.isPrototypeOf.call(classes[name]!.prototype, object)),
+  };
+}
+
+/** The row of a pipeline's scheduler, which may be of any class: that of model_index.json, or else its configuration's. */
+export const schedulerComponent: ComponentSpec<SchedulerMixin> = {
+  folder: 'scheduler',
+  library: 'diffusers',
+  optional: false,
+  classNames: [],
+  load: async (dir, className) => {
+    const path = joinPath(dir, 'scheduler_config.json');
+    const config: SchedulerConfigJson | undefined = await readJsonObject(path);
+    if (!config) {
+      throw new ConfigError(`there is no file ${path}`);
+    }
+    return schedulerFromConfig({ ...config, ...(className === undefined ? {} : { _class_name: className }) });
+  },
+  classNameOf: (scheduler) => scheduler.className,
+};
+
+/** Options of every pipeline's `fromPretrained`, beside components that the caller has already. */
+export interface LoadOptions extends Omit<ResolveOptions, 'onProgress'> {
   /** tfjs backend to draw on. Default: the active one, else the fastest that works here. */
   backend?: 'auto' | BackendName;
   /** How native backends store weights and activations; wasm and cpu always compute in float32. Default 'float32'. */
@@ -31,165 +103,263 @@ export interface FromPretrainedOptions extends Omit<ResolveOptions, 'onProgress'
   onProgress?: (progress: LoadProgress | ({ stage: 'download' } & DownloadProgress)) => void;
 }
 
-const PIPELINES = ['StableDiffusionPipeline'];
-const EXPECTED = {
-  text_encoder: ['CLIPTextModel'],
-  tokenizer: ['CLIPTokenizer', 'CLIPTokenizerFast'],
-  unet: ['UNet2DConditionModel'],
-  vae: ['AutoencoderKL'],
-} as const;
+/** Options of `fromPretrained`: how to load, and components to take in place of the checkpoint's; null for none. */
+export type FromPretrainedOptions<C = object> = LoadOptions & { [K in keyof C]?: C[K] | null };
 
-/** Checks that model_index.json describes a pipeline that we can draw with. */
-function checkIndex(index: ConfigReader): void {
-  const name = index.string('_class_name', 'StableDiffusionPipeline');
-  if (!PIPELINES.includes(name)) {
-    throw index.error('_class_name', PIPELINES.join(' or '));
-  }
-  for (const [component, classes] of Object.entries(EXPECTED)) {
-    const entry = index.raw(component);
-    const className = Array.isArray(entry) ? entry[1] : undefined;
-    if (!(classes as readonly unknown[]).includes(className)) {
-      throw index.error(component, `[library, ${classes.join(' or ')}]`);
-    }
-  }
+const NAME: Check = [(value) => is.string(value) && value !== '', "a name such as 'fp16'"];
+const STRING: Check = [is.string, 'a string'];
+const BOOLEAN: Check = [is.boolean, 'true or false'];
+
+const LOAD_CHECKS: { readonly [K in keyof Required<LoadOptions>]: Check } = {
+  backend: STRING,
+  dtype: choice(['float32', 'bfloat16', 'float16']),
+  attention: [(value) => is.string(value) || is.object(value), 'a name of ATTENTION_NAMES or an object with one'],
+  revision: NAME,
+  variant: NAME,
+  subfolder: NAME,
+  allowPatterns: [(value) => Array.isArray(value) && value.every(is.string), 'a list of shell patterns'],
+  cacheDir: NAME,
+  token: [(value) => is.string(value) || value === false, 'an access token, or false for none'],
+  localFilesOnly: BOOLEAN,
+  signal: SIGNAL,
+  onProgress: CALLBACK,
+};
+
+function checkLoadOptions<C>(table: ComponentTable<C>, options: FromPretrainedOptions<C>): void {
+  const object: Check = [(value) => is.object(value) || is.function(value), 'a component, or null for none'];
+  const components = Object.fromEntries(Object.keys(table).map((name) => [name, object]));
+  const given = Object.entries(options).filter(([, value]) => value !== null);
+  checkOptions('fromPretrained', Object.fromEntries(given), { ...LOAD_CHECKS, ...components });
+  resolveAttention(options.attention ?? undefined);
 }
 
-/** The scheduler in a checkpoint, of the class that model_index.json or, failing that, its own configuration names. */
-async function loadScheduler(path: string, index: ConfigReader): Promise<SchedulerMixin> {
-  const config = await readJson(path);
-  const own = new ConfigReader(config, path);
-  const entry = index.raw('scheduler');
-  const name = Array.isArray(entry) && typeof entry[1] === 'string' ? entry[1] : own.raw('_class_name');
-  return schedulerFromConfig({ ...(config as SchedulerConfigJson), ...(name === null ? {} : { _class_name: name }) });
-}
-
-/** Finds or downloads a checkpoint and loads the components that the options do not already give. */
-export async function loadStableDiffusionComponents(
+/**
+ * Finds or downloads a checkpoint and loads the components that the options do not already give.
+ *
+ * @param className diffusers' name of the pipeline
+ * @returns components by name, null for optional ones that the checkpoint or the caller leaves out, and the
+ *   checkpoint's name
+ * @throws ConfigError, CheckpointError, StateDictError, DownloadError that say what is wrong with the checkpoint
+ */
+export async function loadComponents<C extends object>(
+  className: string,
+  table: ComponentTable<C>,
   idOrDir: string,
-  options: FromPretrainedOptions,
-): Promise<{ components: StableDiffusionComponents; modelName: string }> {
-  if (typeof idOrDir !== 'string' || idOrDir === '') {
-    throw new InvalidArgumentError(
-      `[fromPretrained] expects a directory or the id of a repository on the hub, got ${describe(idOrDir)}`,
-    );
-  }
-  checkLoadOptions(options);
-  const { signal, onProgress, variant, attention } = options;
-  const { dir } = await resolvePretrained(idOrDir, {
-    ...options,
-    onProgress: onProgress && ((progress) => onProgress({ stage: 'download', ...progress })),
-  });
-  const path = joinPath(dir, 'model_index.json');
-  const index = new ConfigReader(await readJson(path), path);
-  checkIndex(index);
-  const at = (component: string) => joinPath(dir, component);
-  const scheduler =
-    options.scheduler ?? (await loadScheduler(joinPath(at('scheduler'), 'scheduler_config.json'), index));
-  const tokenizer = options.tokenizer ?? (await CLIPTokenizer.fromPretrained(at('tokenizer')));
-  checkAborted(signal, 'loading');
+  options: FromPretrainedOptions<C>,
+): Promise<{ components: C; modelName: string }> {
+  const where = 'fromPretrained';
+  const expected = 'a directory or the id of a repository on the hub';
+  expectThat(is.string(idOrDir) && idOrDir !== '', where, 'the checkpoint', expected, idOrDir);
+  checkLoadOptions(table, options);
+  const dir = await findCheckpoint(idOrDir, options);
+  const index = await readIndex(className, dir);
+  const wanted = planComponents(className, table, index, options);
   await ensureBackend(options.backend);
-  const common = { dtype: usableType(options.dtype ?? 'float32'), variant, attention, signal };
-  const progressOf = (component: string) =>
-    onProgress && ((loaded: number, total: number) => onProgress({ stage: 'load', component, loaded, total }));
-  const loaded: { dispose(): void }[] = [];
-  const keep = async <T extends { dispose(): void }>(given: T | undefined, load: () => Promise<T>): Promise<T> => {
-    if (given) {
-      return given;
-    }
-    const model = await load();
-    loaded.push(model);
-    return model;
-  };
+  const components: Partial<C> = {};
+  const loaded: unknown[] = [];
   try {
-    const textEncoder = await keep(options.textEncoder, () =>
-      CLIPTextModel.fromPretrained(at('text_encoder'), { ...common, onProgress: progressOf('text_encoder') }),
-    );
-    const unet = await keep(options.unet, () =>
-      UNet2DConditionModel.fromPretrained(at('unet'), { ...common, onProgress: progressOf('unet') }),
-    );
-    const vae = await keep(options.vae, () =>
-      AutoencoderKL.fromPretrained(at('vae'), { ...common, onProgress: progressOf('vae') }),
-    );
-    checkFit(textEncoder, unet, vae);
-    return { components: { tokenizer, textEncoder, unet, vae, scheduler }, modelName: nameOf(idOrDir) };
-  } catch (error) {
-    for (const model of loaded) {
-      model.dispose();
+    for (const { name, given, load } of wanted) {
+      checkAborted(options.signal, 'loading');
+      const object = given === undefined && load ? await load(dir) : (given ?? null);
+      components[name] = object as C[keyof C];
+      loaded.push(given === undefined ? object : null);
     }
+    return { components: components as C, modelName: baseName(idOrDir) };
+  } catch (error) {
+    disposeAll(loaded);
     throw error;
   }
 }
 
-const DTYPES: readonly unknown[] = ['float32', 'bfloat16', 'float16', undefined];
+interface PlannedComponent<C> {
+  name: keyof C;
+  /** What the caller gave: an object, or null for none. */
+  given: unknown;
+  /** Undefined where the checkpoint has none. */
+  load: ((dir: string) => Promise<unknown>) | undefined;
+}
 
-/** @throws InvalidArgumentError for what would otherwise show up late or never */
-function checkLoadOptions(options: FromPretrainedOptions): void {
-  const expect = (ok: boolean, name: keyof FromPretrainedOptions, what: string) => {
-    if (!ok) {
-      throw new InvalidArgumentError(`[fromPretrained] ${name} must be ${what}, got ${describe(options[name])}`);
+/** Which components to take and which to load, those without weights first: their mistakes show early. */
+function planComponents<C extends object>(
+  className: string,
+  table: ComponentTable<C>,
+  index: ConfigReader,
+  options: FromPretrainedOptions<C>,
+): PlannedComponent<C>[] {
+  const rows = (Object.keys(table) as (keyof C & string)[]).map((name) => ({ name, spec: table[name] }));
+  checkNoOthers(
+    className,
+    index,
+    rows.map(({ spec }) => spec.folder),
+  );
+  return rows.map(({ name, spec }) => {
+    const given = (options as Partial<Record<keyof C, unknown>>)[name];
+    if (given === null && !spec.optional) {
+      throw invalid('fromPretrained', name, `a component, which ${className} cannot do without`, null);
     }
-  };
-  const { dtype, onProgress, signal, attention, variant } = options;
-  expect(DTYPES.includes(dtype), 'dtype', "'float32', 'bfloat16' or 'float16'");
-  expect(variant === undefined || (typeof variant === 'string' && variant !== ''), 'variant', "a name such as 'fp16'");
-  expect(onProgress === undefined || typeof onProgress === 'function', 'onProgress', 'a function');
-  expect(signal === undefined || typeof signal?.aborted === 'boolean', 'signal', 'an AbortSignal');
-  resolveAttention(attention);
-}
-
-/** 'acme/tiny-shapes' and '/models/tiny-shapes/' are both tiny-shapes. */
-function nameOf(idOrDir: string): string {
-  return baseName(idOrDir);
-}
-
-function checkFit(textEncoder: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL): void {
-  const { hiddenSize } = textEncoder.parsed;
-  const crossAttentionDim = unet.parsed.crossAttentionDim[0];
-  if (hiddenSize !== crossAttentionDim) {
-    throw new ConfigError(
-      `the text encoder gives ${hiddenSize} channels, but the UNet's cross_attention_dim is ${crossAttentionDim}; ` +
-        'they come from different checkpoints',
-    );
-  }
-  if (unet.parsed.inChannels !== vae.parsed.latentChannels) {
-    throw new ConfigError(
-      `text to picture needs a UNet with as many input channels as the VAE has latent channels ` +
-        `(${vae.parsed.latentChannels}), got ${unet.parsed.inChannels}: this is a checkpoint for another task`,
-    );
-  }
-}
-
-/** Writes every component and model_index.json into `dir`. */
-export async function saveStableDiffusionComponents(
-  components: StableDiffusionComponents,
-  dir: string,
-  options: { dtype?: 'F32' | 'F16' | 'BF16'; variant?: string },
-): Promise<void> {
-  const { tokenizer, textEncoder, unet, vae, scheduler } = components;
-  if (!(tokenizer instanceof CLIPTokenizer)) {
-    throw new InvalidArgumentError(
-      '[savePretrained] a tokenizer of transformers.js cannot be saved; load the pipeline with its own tokenizer',
-    );
-  }
-  checkSaveOptions(options);
-  await files.makeDirectory(dir);
-  await tokenizer.savePretrained(joinPath(dir, 'tokenizer'));
-  await textEncoder.savePretrained(joinPath(dir, 'text_encoder'), options);
-  await unet.savePretrained(joinPath(dir, 'unet'), options);
-  await vae.savePretrained(joinPath(dir, 'vae'), options);
-  await files.makeDirectory(joinPath(dir, 'scheduler'));
-  await writeJson(joinPath(dir, 'scheduler', 'scheduler_config.json'), scheduler.toConfig());
-  await writeJson(joinPath(dir, 'model_index.json'), {
-    _class_name: 'StableDiffusionPipeline',
-    _diffusers_version: '0.40.0',
-    feature_extractor: [null, null],
-    image_encoder: [null, null],
-    requires_safety_checker: false,
-    safety_checker: [null, null],
-    scheduler: ['diffusers', scheduler.className],
-    text_encoder: ['transformers', 'CLIPTextModel'],
-    tokenizer: ['transformers', 'CLIPTokenizer'],
-    unet: ['diffusers', 'UNet2DConditionModel'],
-    vae: ['diffusers', 'AutoencoderKL'],
+    const found = given === undefined ? classIn(index, spec) : null;
+    return { name, given, load: found ? (dir) => loadOne(spec, dir, found.className, options) : undefined };
   });
+}
+
+/** The class that model_index.json gives a component; null where an optional one is left out or is of no class known here. */
+function classIn(index: ConfigReader, spec: ComponentSpec): { className: string | undefined } | null {
+  const entry = index.raw(spec.folder);
+  const className: unknown = Array.isArray(entry) ? entry[1] : undefined;
+  if (spec.classNames.includes(className as string)) {
+    return { className: className as string };
+  }
+  if (spec.optional) {
+    return null;
+  }
+  if (spec.classNames.length === 0) {
+    return { className: is.string(className) ? className : undefined };
+  }
+  throw index.error(spec.folder, `[library, ${spec.classNames.join(' or ')}]`);
+}
+
+/** @throws ConfigError for a checkpoint with components that the pipeline has no use for: it draws in another way */
+function checkNoOthers(className: string, index: ConfigReader, folders: readonly string[]): void {
+  const of = index.string('_class_name', className);
+  const other = index.keys().find((key) => !key.startsWith('_') && !folders.includes(key) && isClass(index.raw(key)));
+  if (other !== undefined) {
+    throw new ConfigError(
+      `${index.source}: this is a checkpoint of ${of}, whose component '${other}' ${className} has no use for`,
+    );
+  }
+}
+
+const isClass = (entry: unknown) => Array.isArray(entry) && entry.length === 2 && is.string(entry[1]);
+
+function loadOne(
+  spec: ComponentSpec,
+  dir: string,
+  className: string | undefined,
+  { dtype = 'float32', variant, attention, signal, onProgress }: LoadOptions,
+): Promise<unknown> {
+  const { folder } = spec;
+  const progress =
+    onProgress && ((loaded: number, total: number) => onProgress({ stage: 'load', component: folder, loaded, total }));
+  const options = { dtype: usableType(dtype), variant, attention, signal, onProgress: progress };
+  return spec.load(joinPath(dir, folder), className, options);
+}
+
+/** The checkpoint's directory, downloaded where it is not on this machine. */
+async function findCheckpoint(idOrDir: string, options: LoadOptions): Promise<string> {
+  const { onProgress } = options;
+  const download = onProgress && ((progress: DownloadProgress) => onProgress({ stage: 'download', ...progress }));
+  try {
+    return (await resolvePretrained(idOrDir, { ...options, onProgress: download })).dir;
+  } catch (error) {
+    if (!(error instanceof DownloadError) || error.message.includes(NO_DIRECTORY)) {
+      throw error;
+    }
+    throw new DownloadError(
+      `${NO_DIRECTORY} '${idOrDir}' on this machine; as a repository of the hub: ${error.message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+const NO_DIRECTORY = 'there is no directory';
+
+/** model_index.json of a checkpoint. */
+async function readIndex(className: string, dir: string): Promise<ConfigReader> {
+  const path = joinPath(dir, 'model_index.json');
+  if (!(await exists(path)) && (await exists(joinPath(dir, 'config.json')))) {
+    throw await oneComponent(className, dir);
+  }
+  return new ConfigReader(await readJson(path), path);
+}
+
+async function oneComponent(className: string, dir: string): Promise<ConfigError> {
+  const { _class_name: name, architectures } = (await readJson(joinPath(dir, 'config.json'))) as Record<
+    string,
+    unknown
+  >;
+  const own = String(name ?? [architectures].flat()[0] ?? 'a model');
+  const above = joinPath(dir, '..');
+  const advice = (await exists(joinPath(above, 'model_index.json')))
+    ? `load the pipeline with ${className}.fromPretrained('${above}')`
+    : `${className} needs a directory with model_index.json`;
+  return new ConfigError(`'${dir}' holds one component of a pipeline, ${own}, and no model_index.json; ${advice}`);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await files.kind(path)) !== undefined;
+}
+
+/**
+ * Makes the wanted backend the active one: the named one; else whichever is active already; else the fastest that works.
+ *
+ * @throws BackendError when the named backend does not work here
+ */
+async function ensureBackend(name?: 'auto' | BackendName): Promise<void> {
+  if (name !== undefined) {
+    await pickBackend(name);
+  } else if (!tf.getBackend()) {
+    await pickBackend('auto');
+  }
+}
+
+/** 16-bit types where the active backend has them; float32, with a warning, elsewhere. */
+function usableType(dtype: PhysicalType): PhysicalType {
+  if (dtype !== 'float32' && !supportsPhysicalTypes(tf.backend())) {
+    warn(`the backend '${tf.getBackend()}' computes in float32 only; dtype '${dtype}' is not used`);
+    return 'float32';
+  }
+  return dtype;
+}
+
+/** Frees what holds memory among components. */
+export function disposeAll(components: Iterable<unknown>): void {
+  for (const object of components) {
+    (object as { dispose?: () => void } | null)?.dispose?.();
+  }
+}
+
+/** What can be saved. */
+interface Savable {
+  savePretrained(dir: string, options?: SaveOptions): Promise<void>;
+}
+
+/**
+ * Writes every component and model_index.json into `dir`, in diffusers' layout.
+ *
+ * @throws InvalidArgumentError for options out of range and components that cannot be saved, before anything is written
+ */
+export async function saveComponents<C extends object>(
+  className: string,
+  table: ComponentTable<C>,
+  components: C,
+  dir: string,
+  options: SaveOptions,
+): Promise<void> {
+  checkSaveOptions(options);
+  const rows = (Object.keys(table) as (keyof C & string)[]).map((name) => {
+    const [spec, object]: [ComponentSpec, unknown] = [table[name], components[name]];
+    const own = object === null ? null : spec.classNameOf(object);
+    if (own === undefined) {
+      throw invalid('savePretrained', name, `${spec.classNames.join(' or ')}, which can be saved`, object);
+    }
+    return { spec, object, own };
+  });
+  await files.makeDirectory(dir);
+  for (const { spec, object } of rows) {
+    await saveOne(object, joinPath(dir, spec.folder), options);
+  }
+  const entries = rows.map(({ spec, own }) => [spec.folder, own === null ? [null, null] : [spec.library, own]]);
+  const index = { _class_name: className, _diffusers_version: '0.40.0', ...Object.fromEntries(entries) };
+  await writeJson(joinPath(dir, 'model_index.json'), index);
+}
+
+async function saveOne(object: unknown, dir: string, options: SaveOptions): Promise<void> {
+  if (object instanceof SchedulerMixin) {
+    await files.makeDirectory(dir);
+    await writeJson(joinPath(dir, 'scheduler_config.json'), object.toConfig());
+  } else if (object !== null) {
+    await (object as Savable).savePretrained(dir, options);
+  }
 }

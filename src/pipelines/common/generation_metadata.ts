@@ -1,16 +1,20 @@
 import { a1111Parameters, PARAMETERS_KEY } from '../../images/index.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
-import type { StableDiffusionOptions } from './options.js';
 
 /** What is worth knowing about a batch of pictures afterwards. */
 export interface GenerationRecord {
   /** Empty when embeddings were given instead. */
   prompts: readonly string[];
-  options: StableDiffusionOptions;
-  height: number;
-  width: number;
+  options: {
+    negativePrompt?: string | readonly string[];
+    guidanceRescale?: number;
+    eta?: number;
+    clipSkip?: number;
+    numImagesPerPrompt?: number;
+  };
+  guidanceScale: number;
   scheduler: SchedulerMixin;
-  /** Steps that were taken. */
+  /** Steps that were asked for; those that were taken when the call was stopped. */
   steps: number;
   /** One for the batch or one for each picture. */
   seeds: bigint[];
@@ -34,10 +38,15 @@ const SAMPLER_NAMES: Record<string, string> = {
 };
 
 /** Text metadata of picture number `index` of a batch: prompt and settings in the form of A1111's web UI. */
-export function imageMetadata(record: GenerationRecord, index: number, batch: number): Record<string, string> {
-  const { prompts, options, scheduler, seeds } = record;
+export function imageMetadata(
+  record: GenerationRecord,
+  index: number,
+  batch: number,
+  { width, height }: { width: number; height: number },
+): Record<string, string> {
+  const { prompts, options, guidanceScale, scheduler, seeds } = record;
   const prompt = Math.floor(index / (options.numImagesPerPrompt ?? 1));
-  const { negativePrompt, guidanceScale = 7.5, guidanceRescale, eta, clipSkip } = options;
+  const { negativePrompt, guidanceRescale, eta, clipSkip } = options;
   const karras = scheduler.config.use_karras_sigmas === true;
   const text = a1111Parameters({
     prompt: prompts[prompt] ?? '',
@@ -46,8 +55,8 @@ export function imageMetadata(record: GenerationRecord, index: number, batch: nu
     sampler: SAMPLER_NAMES[scheduler.className] ?? scheduler.className,
     guidanceScale,
     seed: seeds.length > 1 ? seeds[index] : seeds[0],
-    width: record.width,
-    height: record.height,
+    width,
+    height,
     model: record.modelName,
     // the web UI counts from 1, where diffusers' 0 or none means the last layer
     clipSkip: clipSkip === undefined ? undefined : clipSkip + 1,

@@ -1,24 +1,49 @@
-import type { Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError, OutOfMemoryError } from '../../errors.js';
+import type { GeneratedImage } from '../../images/index.js';
+import { checkNames, expectThat, invalid, is, oneOf } from '../../utils/check.js';
 import { TorchGenerator } from '../../utils/torch_generator.js';
-import type { PromptSyntax } from '../stable_diffusion/encode_prompt.js';
-import type { NegativeGuidanceOptions } from './negative_guidance.js';
-import { describe } from './pipeline_utils.js';
+
+/** 'image': GeneratedImage objects; 'tensor': [B,H,W,3] in 0..1; 'latent': the latents before the VAE. */
+export type OutputType = 'image' | 'tensor' | 'latent';
+
+/** What a pipeline gives for an output type. */
+export type Images<O extends OutputType> = O extends 'image' ? GeneratedImage[] : Tensor4D;
+
+/** Seconds spent in each stage of a call. */
+export interface Timings {
+  encode: number;
+  denoise: number;
+  decode: number;
+  total: number;
+  /** Each denoising step. */
+  steps: number[];
+}
+
+/** What a call of a pipeline gives. */
+export interface Output<T = GeneratedImage[]> {
+  /** GeneratedImage objects, or a tensor that the caller owns with outputType 'tensor' or 'latent'. */
+  images: T;
+  /** Seed of the batch, or of each picture. */
+  seeds: bigint[];
+  timings: Timings;
+}
 
 /** State of the denoising loop after a step. */
-export interface DenoisingStep {
-  /** 0 for the first step. */
+export interface DenoisingStep<T extends Tensor = Tensor4D> {
+  /** 0 for the first step that is taken. */
   step: number;
+  /** Steps that are taken in all. */
+  total: number;
   timestep: number;
-  /** [B, height / 8, width / 8, 4]; the pipeline's, to be cloned if it shall outlive the callback. */
-  latents: Tensor4D;
+  /** [B, height / 8, width / 8, 4]; the pipeline's, to be cloned if it is to outlive the callback. */
+  latents: T;
 }
 
 /** What a callback may ask for. The pipeline takes tensors over and disposes of them. */
-export interface StepChanges {
+export interface StepChanges<T extends Tensor = Tensor4D> {
   /** Other latents to go on with, of the same shape. */
-  latents?: Tensor4D;
+  latents?: T;
   /** Other text embeddings, of the shape that the loop has them in: both halves, the negative one first, or one half. */
   promptEmbeds?: Tensor3D;
   /** Another weight of the prompt from here on; 1 or less turns guidance off, which saves half of the work. */
@@ -28,7 +53,7 @@ export interface StepChanges {
 }
 
 // biome-ignore lint/suspicious/noConfusingVoidType: a callback that returns nothing is the usual one
-export type StepDecision = StepChanges | undefined | void;
+export type StepDecision<T extends Tensor = Tensor4D> = StepChanges<T> | undefined | void;
 
 export interface DenoisingProgress {
   stage: 'denoise';
@@ -39,180 +64,121 @@ export interface DenoisingProgress {
   seconds: number;
 }
 
-/** diffusers' options of StableDiffusionPipeline.__call__, in camelCase. */
-export interface StableDiffusionOptions extends NegativeGuidanceOptions {
-  /** What the picture shall not show; one for all prompts or one each. Used with guidanceScale > 1. */
-  negativePrompt?: string | readonly string[];
-  /** Pixels, a multiple of the VAE's scale factor (8). Default: what the model was trained on. */
-  height?: number;
-  width?: number;
-  /** Default 50. */
-  numInferenceSteps?: number;
-  /** Own timesteps, descending, instead of a number of steps; for schedulers that take them. */
-  timesteps?: readonly number[];
-  /** Own noise levels, descending, instead of a number of steps; for schedulers that take them. */
-  sigmas?: readonly number[];
-  /** Weight of the prompt; 1 or less turns guidance off. Default 7.5. */
-  guidanceScale?: number;
-  /** 0 to 1, counters over-exposure of guided pictures (Lin et al. 2023). Default 0. */
-  guidanceRescale?: number;
-  /** Pictures per prompt. Default 1. */
-  numImagesPerPrompt?: number;
-  /** Noise of DDIM's steps, 0 to 1. Default 0. */
-  eta?: number;
-  /** Seed of one generator for the batch, or one seed for each picture. Random when neither seed nor generator is given. */
-  seed?: number | bigint | readonly (number | bigint)[];
-  /** Instead of a seed: one generator for the batch, or one for each picture. */
-  generator?: TorchGenerator | readonly TorchGenerator[];
-  /** Starting noise of variance 1, [B, height / 8, width / 8, 4], instead of what the generator would draw. It stays the caller's. */
-  latents?: Tensor4D;
-  /** Text embeddings instead of prompts, [prompts, tokens, D]. They stay the caller's. */
-  promptEmbeds?: Tensor3D;
-  negativePromptEmbeds?: Tensor3D;
-  /** Layers of the text encoder to leave out at the end, for the prompt (with 'a1111' for the negative prompt, too). */
-  clipSkip?: number;
-  /** How prompts are read: 'diffusers' (default) takes them as they are, cut at 77 tokens; 'a1111' as the web UI does. */
-  promptSyntax?: PromptSyntax;
-  /** 'image': GeneratedImage objects (default); 'tensor': [B,H,W,3] in 0..1; 'latent': [B,h,w,4] before the VAE. */
-  outputType?: OutputType;
-  /** Called after every step; may return what shall change or ask to stop. It cannot call the same pipeline. */
-  callbackOnStepEnd?: (step: DenoisingStep) => StepDecision | Promise<StepDecision>;
+/** What is called during a call of a pipeline, and what ends it. */
+export interface LoopOptions<T extends Tensor = Tensor4D> {
+  /** Called after every step; may return what is to change or ask to stop. It cannot call the same pipeline. */
+  callbackOnStepEnd?: (step: DenoisingStep<T>) => StepDecision<T> | Promise<StepDecision<T>>;
   /** Ends the call with an AbortedError: while it waits for its turn, before the next step, or before the decoder. */
   signal?: AbortSignal;
   onProgress?: (progress: DenoisingProgress) => void;
 }
 
-export type OutputType = 'image' | 'tensor' | 'latent';
-
-/** Where the noise comes from, and the seeds that are worth recording. */
-export interface NoiseSource {
-  generator: TorchGenerator | TorchGenerator[];
-  /** One for the batch or one for each picture; none for generators that the caller has already drawn from. */
-  seeds: bigint[];
+/** diffusers' options of __call__ that every pipeline has, in camelCase. */
+export interface GenerationOptions extends LoopOptions {
+  /** Denoising steps of the whole schedule. */
+  numInferenceSteps?: number;
+  /** Own timesteps, descending, instead of a number of steps; for schedulers that take them. */
+  timesteps?: readonly number[];
+  /** Weight of the prompt; 1 or less turns guidance off. */
+  guidanceScale?: number;
+  /** Pictures per prompt. Default 1. */
+  numImagesPerPrompt?: number;
+  /** Seed of one generator for the batch, or one seed for each picture. Random when neither seed nor generator is given. */
+  seed?: number | bigint | readonly (number | bigint)[];
+  /** Instead of a seed: one generator for the batch, or one for each picture. */
+  generator?: TorchGenerator | readonly TorchGenerator[];
+  /** 'image': GeneratedImage objects (default); 'tensor': [B,H,W,3] in 0..1; 'latent': [B,h,w,4] before the VAE. */
+  outputType?: OutputType;
 }
 
-/** @throws InvalidArgumentError when there is neither one seed or generator for all nor one for each picture */
-export function noiseSource(options: StableDiffusionOptions, pictures: number): NoiseSource {
-  const { seed, generator } = options;
-  if (seed !== undefined && generator !== undefined) {
-    throw new InvalidArgumentError('[StableDiffusionPipeline] give either seed or generator, not both');
-  }
-  const wrong = [generator ?? []].flat().find((g: unknown) => !(g instanceof TorchGenerator));
-  if (wrong !== undefined) {
-    throw new InvalidArgumentError(
-      `[StableDiffusionPipeline] generator must be a TorchGenerator or a list of them, got ${describe(wrong)}`,
-    );
-  }
-  const many = Array.isArray(generator) ? generator : Array.isArray(seed) ? seed : null;
-  if (many && many.length !== pictures) {
-    throw new InvalidArgumentError(
-      `[StableDiffusionPipeline] expects one seed or generator for all, or one for each of the ${pictures} pictures, ` +
-        `got ${many.length}`,
-    );
-  }
-  const source =
-    generator !== undefined
-      ? (generator as TorchGenerator | TorchGenerator[])
-      : Array.isArray(seed)
-        ? (seed as (number | bigint)[]).map((s) => new TorchGenerator(s))
-        : new TorchGenerator((seed as number | bigint | undefined) ?? randomSeed());
-  return { generator: source, seeds: [source].flat().map((g) => g.initialSeed()) };
+/** Size and starting noise of pictures that begin with nothing else. */
+export interface SizeOptions {
+  /** Pixels, a multiple of the VAE's scale factor (8). Default: what the model was trained on. */
+  height?: number;
+  width?: number;
+  /** Starting noise of variance 1, [B, height / 8, width / 8, 4], instead of what the generator would draw. It stays the caller's. */
+  latents?: Tensor4D;
 }
 
-/** A seed that cannot be foreseen, short enough to be typed again. */
-export function randomSeed(): number {
-  return Math.floor(Math.random() * 2 ** 32);
-}
+/** Whether a value is usable, and what is expected, in words. */
+export type Check = readonly [usable: (value: unknown) => boolean, expected: string | ((value: unknown) => string)];
 
-const isCount = (value: unknown) => Number.isInteger(value) && (value as number) >= 1;
-const isWhole = (value: unknown) => Number.isInteger(value) && (value as number) >= 0;
-const isShare = (value: unknown) => Number.isFinite(value) && (value as number) >= 0 && (value as number) <= 1;
-const isFunction = (value: unknown) => typeof value === 'function';
-const isList = (value: unknown) =>
-  (Array.isArray(value) || ArrayBuffer.isView(value)) && Array.from(value as ArrayLike<unknown>).every(Number.isFinite);
-const oneOf =
-  (...choices: unknown[]) =>
-  (value: unknown) =>
-    choices.includes(value);
+/** The one schema of options: a row for every name that there is. */
+export type Checks<O> = { readonly [K in keyof Required<O>]: Check };
 
-/** What each option must be, and how that is said. */
-const CHECKS: { [K in keyof StableDiffusionOptions]?: [check: (value: unknown) => boolean, expected: string] } = {
-  numInferenceSteps: [isCount, 'a whole number of at least 1'],
-  numImagesPerPrompt: [isCount, 'a whole number of at least 1'],
-  timesteps: [isList, 'a list of numbers'],
-  sigmas: [isList, 'a list of numbers'],
-  guidanceScale: [Number.isFinite, 'a number'],
-  guidanceRescale: [Number.isFinite, 'a number'],
-  eta: [isShare, 'a number from 0 to 1'],
-  clipSkip: [isWhole, 'a whole number of layers'],
-  skipEarlyCond: [isShare, 'a number from 0 to 1'],
-  negativeGuidanceMinSigma: [(value) => (value as number) >= 0, 'a noise level of at least 0'],
-  negativeGuidanceSteps: [oneOf('alternate', 'all'), "'alternate' or 'all'"],
-  promptSyntax: [oneOf('diffusers', 'a1111'), "'diffusers' or 'a1111'"],
-  outputType: [oneOf('image', 'tensor', 'latent'), "'image', 'tensor' or 'latent'"],
-  callbackOnStepEnd: [isFunction, 'a function'],
-  onProgress: [isFunction, 'a function'],
-  signal: [(value) => typeof (value as AbortSignal).aborted === 'boolean', 'an AbortSignal'],
+const isSeed = (value: unknown): boolean => is.integer(value) || typeof value === 'bigint';
+const isGenerator = (value: unknown): boolean => value instanceof TorchGenerator;
+/** One of what `usable` accepts, or a list of them. */
+const oneOrList =
+  (usable: (value: unknown) => boolean) =>
+  (value: unknown): boolean =>
+    Array.isArray(value) ? value.every(usable) : usable(value);
+
+const OUTPUT_TYPES: readonly OutputType[] = ['image', 'tensor', 'latent'];
+
+export const CALLBACK: Check = [is.function, 'a function'];
+export const SIGNAL: Check = [is.signal, 'an AbortSignal'];
+export const COUNT: Check = [is.count, 'a whole number of at least 1'];
+export const NUMBER: Check = [is.number, 'a number'];
+export const NUMBERS: Check = [is.numbers, 'a list of numbers'];
+export const SHARE: Check = [is.share, 'a number from 0 to 1'];
+export const TENSOR: Check = [is.tensor, 'a tensor'];
+
+export const choice = <T>(choices: readonly T[]): Check => [(value) => is.oneOf(choices, value), oneOf(choices)];
+
+export const GENERATION_CHECKS: Checks<GenerationOptions> = {
+  numInferenceSteps: COUNT,
+  timesteps: NUMBERS,
+  guidanceScale: NUMBER,
+  numImagesPerPrompt: COUNT,
+  seed: [oneOrList(isSeed), 'an integer, a bigint or a list with one for each picture'],
+  generator: [oneOrList(isGenerator), 'a TorchGenerator or a list of them'],
+  outputType: choice(OUTPUT_TYPES),
+  callbackOnStepEnd: CALLBACK,
+  signal: SIGNAL,
+  onProgress: CALLBACK,
 };
+
+/** @param multiple pixels per latent */
+export function sizeChecks(multiple: number): Checks<SizeOptions> {
+  const size: Check = [
+    (value) => is.count(value) && value % multiple === 0,
+    (value) => {
+      const near = Math.max(multiple, Math.round(Number(value) / multiple) * multiple) || multiple;
+      return `a positive multiple of ${multiple} (for instance ${near})`;
+    },
+  ];
+  return { height: size, width: size, latents: TENSOR };
+}
 
 /**
  * Checks what can be checked before any work is done.
  *
- * @param multiple pixels per latent
- * @throws InvalidArgumentError that says what was expected
+ * @param where class or function that was given the options
+ * @throws InvalidArgumentError for a name that does not exist, with the nearest that does, and for an unusable value
  */
-export function checkOptions(options: StableDiffusionOptions, height: number, width: number, multiple: number): void {
-  const expect = (ok: boolean, what: string, got: unknown) => {
-    if (!ok) {
-      throw new InvalidArgumentError(`[StableDiffusionPipeline] ${what}, got ${describe(got)}`);
+export function checkOptions(where: string, options: object, checks: Readonly<Record<string, Check>>): void {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  checkNames(
+    where,
+    given.map(([name]) => name),
+    Object.keys(checks),
+  );
+  for (const [name, value] of given) {
+    const [usable, expected] = checks[name]!;
+    if (!usable(value)) {
+      throw invalid(where, name, typeof expected === 'string' ? expected : expected(value), value);
     }
-  };
-  for (const [name, size] of Object.entries({ height, width })) {
-    const near = Math.max(multiple, Math.round(Number(size) / multiple) * multiple) || multiple;
-    expect(
-      isCount(size) && size % multiple === 0,
-      `${name} must be a positive multiple of ${multiple} (for instance ${near})`,
-      size,
-    );
-  }
-  for (const [name, [check, expected]] of Object.entries(CHECKS)) {
-    const value = options[name as keyof StableDiffusionOptions];
-    expect(value === undefined || check(value), `${name} must be ${expected}`, value);
   }
 }
 
 /**
- * The guidance scale to go on with.
+ * Options without those that are null, as callers from JavaScript write Python's None.
  *
- * @throws InvalidArgumentError when the callback asks for one that is no number
+ * @throws InvalidArgumentError when they are no object
  */
-export function nextGuidanceScale(decision: StepDecision, scale: number): number {
-  const { guidanceScale = scale } = decision ?? {};
-  if (!Number.isFinite(guidanceScale)) {
-    throw new InvalidArgumentError(
-      `[StableDiffusionPipeline] the callback's guidanceScale must be a number, got ${describe(guidanceScale)}`,
-    );
-  }
-  return guidanceScale;
-}
-
-/** A gigabyte of latents stands for pictures of gigapixels, whose layers no tensor can hold. */
-const MOST_LATENTS = 2 ** 28;
-
-/** @throws OutOfMemoryError for latents [B,h,w,4] whose pictures could not be computed anywhere */
-export function checkLatentCount(shape: readonly number[]): void {
-  if (shape.reduce((a, b) => a * b, 1) > MOST_LATENTS) {
-    throw new OutOfMemoryError(
-      `[StableDiffusionPipeline] latents [${shape}] are too many for any memory; ask for smaller or fewer pictures`,
-    );
-  }
-}
-
-/** @throws InvalidArgumentError unless `latents` are a tensor of that shape */
-export function checkLatents(latents: unknown, shape: readonly number[]): asserts latents is Tensor4D {
-  if (!(latents instanceof tf.Tensor) || latents.isDisposed || `${latents.shape}` !== `${shape}`) {
-    throw new InvalidArgumentError(
-      `[StableDiffusionPipeline] latents must be a tensor [${shape}], got ${describe(latents)}`,
-    );
-  }
+export function withoutNulls<T extends object>(where: string, options: T): T {
+  const given: unknown = options ?? {};
+  expectThat(is.object(given) && !(given instanceof tf.Tensor), where, 'options', 'an object', options);
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)) as T;
 }

@@ -1,31 +1,32 @@
 import { callScope } from '#platform';
 import { AbortedError, InvalidArgumentError } from '../../errors.js';
 
-/** Lets runs go one after another in the order in which they were asked for, whatever becomes of those before. */
-export class Turns {
+/** Lets calls run one after another in the order in which they were asked for, whatever becomes of those before. */
+export class CallQueue {
   private last: Promise<unknown> = Promise.resolve();
-  /** Known to whatever a run calls; says whether that run is still going on. */
+  /** Known to whatever a call calls; says whether that call is still going on. */
   private readonly inside = callScope<{ running: boolean }>();
 
   /**
-   * Runs `f` when all earlier runs have ended.
+   * Runs `f` when all earlier calls have ended.
    *
+   * @param where class whose calls wait, for error messages
    * @throws AbortedError at once when the signal comes while it waits; `f` is not run then
-   * @throws InvalidArgumentError from inside of a run, which would wait for itself
+   * @throws InvalidArgumentError from inside of a call, which would wait for itself
    */
-  take<T>(f: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  add<T>(where: string, f: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     if (this.inside.get()?.running) {
       throw new InvalidArgumentError(
-        '[StableDiffusionPipeline] called from its own callback, it would wait for itself; ' +
+        `[${where}] called from its own callback, it would wait for itself; ` +
           'call it when the first call has ended, or load a second pipeline',
       );
     }
-    const run = { running: true };
+    const call = { running: true };
     const end = () => {
-      run.running = false;
+      call.running = false;
     };
-    const result = untilAborted(this.last, signal).then(() => this.inside.run(run, f).finally(end));
-    // what the runs gave is not kept
+    const result = untilAborted(this.last, signal).then(() => this.inside.run(call, f).finally(end));
+    // what the calls gave is not kept
     this.last = Promise.allSettled([this.last, result]).then(() => undefined);
     return result;
   }

@@ -1,24 +1,46 @@
 import type { Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
-import { InvalidArgumentError } from '../../errors.js';
 import type { CLIPTextModel } from '../../models/index.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
-import { describe } from '../common/pipeline_utils.js';
+import { expectThat, invalid, is } from '../../utils/check.js';
+import type { Prompt } from '../common/callable.js';
+import type { Branch, ConditioningTensors } from '../common/conditioning.js';
+import { type Check, type Checks, choice } from '../common/options.js';
 import { applyEmphasis, padPromptChunks, tokenizeWeightedPrompt } from '../common/prompt_syntax.js';
 
 /** 'a1111': (emphasis:1.3), [less], BREAK and prompts of any length; 'diffusers': the text as it is. */
 export type PromptSyntax = 'diffusers' | 'a1111';
 
-export interface EncodePromptInputs {
-  prompt?: string | readonly string[];
+/** Options of calls about their texts. */
+export interface PromptOptions {
+  /** What to leave out of the picture; one for all prompts or one each. Used with guidanceScale > 1. */
   negativePrompt?: string | readonly string[];
+  /** Text embeddings instead of prompts, [prompts, tokens, D]. They stay the caller's. */
   promptEmbeds?: Tensor3D;
   negativePromptEmbeds?: Tensor3D;
+  /** Layers of the text encoder to leave out at the end, for the prompt (with 'a1111' for the negative prompt, too). */
+  clipSkip?: number;
+  /** How prompts are read: 'diffusers' (default) takes them as they are, cut at 77 tokens; 'a1111' as the web UI does. */
+  promptSyntax?: PromptSyntax;
+}
+
+const TEXTS: Check = [(value) => [value].flat().every(is.string), 'a string or a list of strings'];
+const EMBEDS: Check = [(value) => is.tensor(value) && value.rank === 3, 'a tensor [prompts, tokens, channels]'];
+
+export const PROMPT_CHECKS: Checks<PromptOptions> = {
+  negativePrompt: TEXTS,
+  promptEmbeds: EMBEDS,
+  negativePromptEmbeds: EMBEDS,
+  clipSkip: [is.whole, 'a whole number of layers'],
+  promptSyntax: choice(['diffusers', 'a1111']),
+};
+
+export interface EncodePromptInputs extends PromptOptions {
+  prompt?: Prompt;
+  /** Pictures per prompt. */
   numImagesPerPrompt: number;
   /** Whether the unconditional half is needed. */
   guidance: boolean;
-  clipSkip?: number;
-  promptSyntax?: PromptSyntax;
 }
 
 /** Number of prompts that the inputs stand for. */
@@ -32,13 +54,22 @@ function repeatEach(x: Tensor3D, count: number): Tensor3D {
   return count === 1 ? x : tf.reshape(tf.tile(tf.expandDims(x, 1), [1, count, 1, 1]), [prompts * count, tokens, size]);
 }
 
+/** Text embeddings by branch of guidance, each [B, tokens, D]. */
+export type PromptEmbeddings = Partial<Record<Branch, ConditioningTensors>>;
+
 /**
  * Text embeddings of the prompts (StableDiffusionPipeline.encode_prompt), after `checkPrompts`.
  *
- * @returns [2B, tokens, D] with the negative half first when guidance is on, else [B, tokens, D]
+ * @param where class for error messages
+ * @returns the branches unconditional (when guidance is on) and conditional; new tensors
  * @throws InvalidArgumentError when embeddings of prompt and negative prompt have different shapes
  */
-export function encodePrompt(tokenizer: Tokenizer, textEncoder: CLIPTextModel, inputs: EncodePromptInputs): Tensor3D {
+export function encodePrompt(
+  where: string,
+  tokenizer: Tokenizer,
+  textEncoder: CLIPTextModel,
+  inputs: EncodePromptInputs,
+): PromptEmbeddings {
   const { prompt, negativePrompt = '', promptEmbeds, negativePromptEmbeds, guidance } = inputs;
   const prompts = promptCount(inputs);
   const list = (text: string | readonly string[]) =>
@@ -46,19 +77,23 @@ export function encodePrompt(tokenizer: Tokenizer, textEncoder: CLIPTextModel, i
   const positive = promptEmbeds ?? list(prompt!);
   const negative = guidance ? (negativePromptEmbeds ?? list(negativePrompt)) : null;
   const encode = inputs.promptSyntax === 'a1111' ? encodeWebuiSyntax : encodePlain;
-  return tf.tidy(() => {
-    const halves = encode(tokenizer, textEncoder, { positive, negative }, inputs.clipSkip);
-    if (halves.length === 2 && `${halves[0]!.shape}` !== `${halves[1]!.shape}`) {
-      throw new InvalidArgumentError(
-        `[StableDiffusionPipeline] the embeddings of prompt [${halves[1]!.shape}] and negative prompt ` +
-          `[${halves[0]!.shape}] must have one shape`,
-      );
-    }
-    return tf.concat(
-      halves.map((half) => repeatEach(half, inputs.numImagesPerPrompt)),
-      0,
+  const halves = tf.tidy(() => {
+    const encoded = encode(where, tokenizer, textEncoder, { positive, negative }, inputs.clipSkip);
+    const [first, second = first] = encoded;
+    expectThat(
+      `${first!.shape}` === `${second!.shape}`,
+      where,
+      'negative prompt',
+      `embeddings of the prompt's shape [${second!.shape}]`,
+      first,
     );
+    return encoded.map((half) => tf.clone(repeatEach(half, inputs.numImagesPerPrompt)));
   });
+  const [conditional, unconditional] = halves.reverse();
+  return {
+    ...(unconditional && { unconditional: { encoderHiddenStates: unconditional } }),
+    conditional: { encoderHiddenStates: conditional! },
+  };
 }
 
 /** Texts, or the embeddings that the caller gave instead. */
@@ -72,6 +107,7 @@ const areTexts = (half: Half): half is readonly string[] => Array.isArray(half);
  * as the prompt's embeddings have.
  */
 function encodePlain(
+  where: string,
   tokenizer: Tokenizer,
   textEncoder: CLIPTextModel,
   { positive, negative }: Halves,
@@ -94,17 +130,17 @@ function encodePlain(
     return [conditional];
   }
   const tokens = conditional.shape[1];
-  if (areTexts(negative) && tokens > textEncoder.parsed.maxPositionEmbeddings) {
-    throw new InvalidArgumentError(
-      `[StableDiffusionPipeline] promptEmbeds have ${tokens} tokens, more than the text encoder gives to a negative ` +
-        `prompt (${textEncoder.parsed.maxPositionEmbeddings}); give negativePromptEmbeds of the same shape`,
-    );
+  const { maxPositionEmbeddings } = textEncoder.parsed;
+  if (areTexts(negative) && tokens > maxPositionEmbeddings) {
+    const expected = `at most ${maxPositionEmbeddings} tokens, as many as a negative prompt gets; give negativePromptEmbeds of the same shape`;
+    throw invalid(where, 'promptEmbeds', expected, tokens);
   }
   return [embed(negative, tokens), conditional];
 }
 
 /** Texts in the web UI's syntax, with as many tokens as the longest text's chunks have. */
 function encodeWebuiSyntax(
+  _where: string,
   tokenizer: Tokenizer,
   textEncoder: CLIPTextModel,
   { positive, negative }: Halves,
@@ -141,32 +177,22 @@ function encodeWebuiSyntax(
 }
 
 /** @throws InvalidArgumentError when prompts and negative prompts do not go together */
-export function checkPrompts(inputs: EncodePromptInputs): void {
+export function checkPrompts(where: string, inputs: EncodePromptInputs): void {
   const { prompt, negativePrompt, promptEmbeds, negativePromptEmbeds } = inputs;
-  const fail = (message: string): never => {
-    throw new InvalidArgumentError(`[StableDiffusionPipeline] ${message}`);
-  };
-  if ((prompt === undefined) === (promptEmbeds === undefined)) {
-    fail('give either a prompt or promptEmbeds');
+  const both = prompt !== undefined && promptEmbeds !== undefined;
+  expectThat(!both, where, 'prompt', 'to be left out where promptEmbeds are given', prompt);
+  if (promptEmbeds === undefined) {
+    expectThat(TEXTS[0](prompt), where, 'prompt', 'a string or a list of strings (or promptEmbeds)', wrongText(prompt));
   }
-  for (const [name, embeds] of Object.entries({ promptEmbeds, negativePromptEmbeds })) {
-    if (embeds !== undefined && !(embeds instanceof tf.Tensor && embeds.rank === 3 && !embeds.isDisposed)) {
-      fail(`${name} must be a tensor [prompts, tokens, channels], got ${describe(embeds)}`);
-    }
-  }
-  if (negativePrompt !== undefined && negativePromptEmbeds) {
-    fail('give either negativePrompt or negativePromptEmbeds, not both');
-  }
-  const texts = [prompt ?? [], negativePrompt ?? []].flat() as unknown[];
-  const wrong = texts.find((text) => typeof text !== 'string');
-  if (texts.includes(undefined) || wrong !== undefined) {
-    fail(`prompts must be strings or lists of strings, got ${describe(wrong)}`);
-  }
+  const twice = negativePrompt !== undefined && negativePromptEmbeds !== undefined;
+  expectThat(!twice, where, 'negativePrompt', 'to be left out where negativePromptEmbeds are given', negativePrompt);
   const prompts = promptCount(inputs);
-  if (prompts === 0) {
-    fail('expects at least one prompt, got an empty list');
-  }
-  if (Array.isArray(negativePrompt) && negativePrompt.length !== prompts) {
-    fail(`expects one negative prompt for all or one for each of the ${prompts} prompts, got ${negativePrompt.length}`);
-  }
+  expectThat(prompts > 0, where, 'prompt', 'at least one text', prompt ?? promptEmbeds);
+  const fits = !Array.isArray(negativePrompt) || negativePrompt.length === prompts;
+  expectThat(fits, where, 'negativePrompt', `one for all or one for each of the ${prompts} prompts`, negativePrompt);
+}
+
+/** The item of a list that is no text, or the value itself. */
+function wrongText(value: unknown): unknown {
+  return Array.isArray(value) ? value.find((item) => !is.string(item)) : value;
 }

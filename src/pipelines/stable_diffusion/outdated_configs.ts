@@ -5,7 +5,7 @@ import type { SchedulerMixin } from '../../schedulers/index.js';
  * Changes the settings of schedulers that came before Stable Diffusion's own were known, as diffusers does whenever it
  * makes a StableDiffusionPipeline: the first timestep is 1, and clean samples are not clipped.
  */
-export function bringUpToDate(scheduler: SchedulerMixin): void {
+export function fixOutdatedConfig(scheduler: SchedulerMixin): void {
   const { steps_offset: offset = 1, clip_sample: clip } = scheduler.config;
   if (offset !== 1) {
     scheduler.updateConfig({ steps_offset: 1 });

@@ -1,0 +1,50 @@
+import { ConfigError } from '../../errors.js';
+import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
+import type { SchedulerMixin } from '../../schedulers/index.js';
+import { CLIPTokenizer, type Tokenizer, type TransformersJsTokenizer } from '../../tokenizers/index.js';
+import { type ComponentTable, component, schedulerComponent } from '../common/components.js';
+
+/** The parts of a Stable Diffusion 1.x or 2.x pipeline, as in model_index.json. */
+export interface StableDiffusionComponents {
+  /** A tokenizer of transformers.js is taken, too. */
+  tokenizer: Tokenizer | TransformersJsTokenizer;
+  textEncoder: CLIPTextModel;
+  unet: UNet2DConditionModel;
+  vae: AutoencoderKL;
+  scheduler: SchedulerMixin;
+  /** Parts of Python's pipelines that nothing here computes with; a checkpoint may have them. */
+  safetyChecker?: null;
+  featureExtractor?: null;
+  imageEncoder?: null;
+}
+
+const unused = (folder: string) => component<never>(folder, {}, { library: 'transformers', optional: true });
+
+export const STABLE_DIFFUSION_COMPONENTS: ComponentTable<StableDiffusionComponents> = {
+  scheduler: schedulerComponent,
+  tokenizer: component('tokenizer', { CLIPTokenizer, CLIPTokenizerFast: CLIPTokenizer }, { library: 'transformers' }),
+  textEncoder: component('text_encoder', { CLIPTextModel }, { library: 'transformers' }),
+  unet: component('unet', { UNet2DConditionModel }),
+  vae: component('vae', { AutoencoderKL }),
+  safetyChecker: unused('safety_checker'),
+  featureExtractor: unused('feature_extractor'),
+  imageEncoder: unused('image_encoder'),
+};
+
+/** @throws ConfigError for parts that cannot work together */
+export function checkFit({ textEncoder, unet, vae }: StableDiffusionComponents): void {
+  const { hiddenSize } = textEncoder.parsed;
+  const crossAttentionDim = unet.parsed.crossAttentionDim[0];
+  if (hiddenSize !== crossAttentionDim) {
+    throw new ConfigError(
+      `the text encoder gives ${hiddenSize} channels, but the UNet's cross_attention_dim is ${crossAttentionDim}; ` +
+        'they come from different checkpoints',
+    );
+  }
+  if (unet.parsed.inChannels !== vae.parsed.latentChannels) {
+    throw new ConfigError(
+      'this task needs a UNet with as many input channels as the VAE has latent channels ' +
+        `(${vae.parsed.latentChannels}), got ${unet.parsed.inChannels}: this is a checkpoint for another task`,
+    );
+  }
+}

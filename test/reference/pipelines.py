@@ -1,0 +1,144 @@
+"""Small pipelines of Python diffusers, with weights that generated_weights.py describes, and what a call of one computes."""
+
+import functools
+import json
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from generated_weights import fill, generated, randn
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+VAE = dict(
+    block_out_channels=[8, 16],
+    down_block_types=["DownEncoderBlock2D"] * 2,
+    up_block_types=["UpDecoderBlock2D"] * 2,
+    norm_num_groups=4,
+)
+UNET = dict(
+    sample_size=8,
+    block_out_channels=[8, 16],
+    layers_per_block=1,
+    cross_attention_dim=16,
+    norm_num_groups=4,
+    down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
+    up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+)
+TEXT = dict(
+    vocab_size=658,
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    bos_token_id=656,
+    eos_token_id=657,
+)
+END = "<|endoftext|>"
+
+# diffusers' clip_skip expects the layers of transformers' text encoder where they were before its release 5
+if not hasattr(CLIPTextModel, "text_model"):
+    CLIPTextModel.text_model = property(lambda self: self)
+
+
+def text_encoder(config):
+    model = CLIPTextModel(CLIPTextConfig(**config)).eval()
+    state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
+    model.load_state_dict({k: generated("text_model." + k, v.shape) for k, v in state.items()}, strict=False)
+    return model
+
+
+def pipeline(kind, tokenizer, name="StableDiffusionPipeline"):
+    """A pipeline of class `name` with the components that `kind` configures."""
+    scheduler = dict(kind["scheduler"])
+    unet = UNet2DConditionModel(**kind["unet"]).eval()
+    vae = AutoencoderKL(**kind["vae"]).eval()
+    fill(unet), fill(vae)
+    return getattr(diffusers, name)(
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder(kind["text_encoder"]),
+        tokenizer=CLIPTokenizer.from_pretrained(tokenizer, pad_token=kind["pad"]),
+        scheduler=getattr(diffusers, scheduler.pop("_class_name")).from_config(scheduler),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def picture(seed, height, width):
+    """A picture of 8-bit RGB, [height, width, 3]: colours that change slowly, and some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(x / (3 + c) + seed) * np.cos(y / (4 - c)) for c in range(3)]
+    noisy = 127 + 90 * np.stack(waves, axis=-1) + rng.normal(0, 20, (height, width, 3))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+def watch(pipe, kept):
+    """Keeps the first call of the UNet and the latents of every step in `kept`."""
+    forward, step = pipe.unet.forward, pipe.scheduler.step
+
+    def watched_forward(sample, timestep, *rest, **kw):
+        out = forward(sample, timestep, *rest, **kw)
+        kept.setdefault("unet_in", sample)
+        kept.setdefault("unet_out", out[0])
+        kept.setdefault("text_embeds", kw["encoder_hidden_states"])
+        return out
+
+    @functools.wraps(step)
+    def watched_step(model_output, t, sample, *rest, **kw):
+        out = step(model_output, t, sample, *rest, **kw)
+        kept.setdefault("latents", []).append(out[0])
+        return out
+
+    pipe.unet.forward, pipe.scheduler.step = watched_forward, watched_step
+
+
+def given(args, kept):
+    """The arguments of a call; [shape, seed] stands for normal numbers, {"picture": [seed, h, w]} for a picture."""
+    call = dict(args)
+    for key in ("prompt_embeds", "negative_prompt_embeds", "latents", "image"):
+        value = call.get(key)
+        if isinstance(value, dict):
+            pixels = [picture(*p) for p in value["picture"]]
+            kept["given_image"] = torch.from_numpy(np.stack(pixels))
+            call[key] = [Image.fromarray(p) for p in pixels]
+        elif value is not None:
+            shape, seed = value
+            kept["given_" + key] = call[key] = randn(seed, *shape)
+    return call
+
+
+def run(pipe, settings, args):
+    """What a call gives, stage by stage: tensors by name."""
+    pipe.to(getattr(torch, settings.get("dtype", "float32"))).to(torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    if "scheduler" in settings:
+        config = {**pipe.scheduler.config, **settings.get("scheduler_config", {})}
+        pipe.scheduler = getattr(diffusers, settings["scheduler"]).from_config(config)
+    kept = {}
+    watch(pipe, kept)
+    call = given(args, kept)
+    seeds = call.pop("seed")
+    generators = [torch.Generator("cpu").manual_seed(s) for s in np.atleast_1d(seeds).tolist()]
+    generator = generators if isinstance(seeds, list) else generators[0]
+    images = pipe(call.pop("prompt", None), generator=generator, output_type="np", **call).images
+    kept["latents"] = torch.stack(kept["latents"])
+    kept["image"] = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return {k: v if v.dtype == torch.uint8 else v.detach().float() for k, v in kept.items()}
+
+
+def save(path, cases, kinds):
+    """Writes cases, each a description and its tensors, for test/support/reference_cases.ts."""
+    tensors = {
+        f"{i}.{name}": tensor.contiguous().clone()
+        for i, (_, kept) in enumerate(cases)
+        for name, tensor in kept.items()
+    }
+    metadata = {"cases": json.dumps([case for case, _ in cases]), "kinds": json.dumps(kinds)}
+    save_file(tensors, path, metadata=metadata)
+    print(len(cases), "cases")
