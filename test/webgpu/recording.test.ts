@@ -36,39 +36,6 @@ describe('work that is recorded and not executed', () => {
     expect(gpu.backend.memoryInfo().bytesInUse).toBe(0);
   });
 
-  test('a step of Stable Diffusion 1.5 at 512 x 512 with guidance is at most 700 dispatches', () => {
-    const { backend } = gpu;
-    const dtype = gpu.types.at(-1)!;
-    const unet = UNet2DConditionModel.fromConfig(SD15, { attention: 'memory-efficient' });
-    const largest = Math.max(...unet.parameters.map(({ size }) => size));
-    const zeros = new Uint8Array(largest * 2);
-    backend.record(() => {
-      for (const parameter of unet.parameters) {
-        parameter.load(zeros.subarray(0, parameter.size * 2), 'F16', dtype);
-      }
-    });
-    const weights = backend.memoryInfo().bytesInUse;
-    expect(weights).toBeGreaterThan(859e6 * (dtype === 'float16' ? 2 : 4));
-    backend.resetPeak();
-    const { dispatches, submissions, byKernel, maxFlops } = backend.record(() => {
-      const latents = tf.randomNormal([1, 64, 64, 4]) as tf.Tensor4D;
-      const both = tf.concat([latents, latents], 0) as tf.Tensor4D;
-      const noise = unet.forward(both, 500, tf.randomNormal([2, 77, 768]) as tf.Tensor3D);
-      const [negative, positive] = tf.split(noise, 2, 0);
-      tf.add(negative!, tf.mul(tf.sub(positive!, negative!), 7.5));
-    });
-    const above = backend.memoryInfo().peakBytes - weights;
-    console.log(
-      `${dtype}: ${dispatches} dispatches in ${submissions} submissions, at most ${(maxFlops / 1e9).toFixed(0)} GFLOP each, ` +
-        `${(above / 2 ** 20).toFixed(0)} MiB above ${(weights / 2 ** 20).toFixed(0)} MiB of weights; ${JSON.stringify(byKernel)}`,
-    );
-    expect(dispatches).toBeGreaterThan(100);
-    expect(dispatches).toBeLessThanOrEqual(700);
-    // 100 ms of a GPU that does 1 TFLOP/s
-    expect(maxFlops).toBeLessThanOrEqual(1e11);
-    unet.dispose();
-  });
-
   test('recorded work is not executed, its shaders are compiled ahead', async () => {
     const { backend } = gpu;
     const before = backend.queue.pipelines.size;
@@ -106,5 +73,39 @@ describe('work that is recorded and not executed', () => {
       expect(() => gpu.backend.toPhysical(tf.ones([2]), 'bfloat16')).toThrow(/use float16/);
       expect(() => gpu.backend.fromBytes(bytes, 'F32', [2], 'float32')).toThrow(/needs 8 bytes, got 7/);
     });
+  });
+
+  // last, for none of its many shaders needs to be compiled
+  test('a step of Stable Diffusion 1.5 at 512 x 512 with guidance is at most 700 dispatches', () => {
+    const { backend } = gpu;
+    const dtype = gpu.types.at(-1)!;
+    const unet = UNet2DConditionModel.fromConfig(SD15, { attention: 'memory-efficient' });
+    const largest = Math.max(...unet.parameters.map(({ size }) => size));
+    const zeros = new Uint8Array(largest * 2);
+    backend.record(() => {
+      for (const parameter of unet.parameters) {
+        parameter.load(zeros.subarray(0, parameter.size * 2), 'F16', dtype);
+      }
+    });
+    const weights = backend.memoryInfo().bytesInUse;
+    expect(weights).toBeGreaterThan(859e6 * (dtype === 'float16' ? 2 : 4));
+    backend.resetPeak();
+    const { dispatches, submissions, byKernel, maxFlops } = backend.record(() => {
+      const latents = tf.randomNormal([1, 64, 64, 4]) as tf.Tensor4D;
+      const both = tf.concat([latents, latents], 0) as tf.Tensor4D;
+      const noise = unet.forward(both, 500, tf.randomNormal([2, 77, 768]) as tf.Tensor3D);
+      const [negative, positive] = tf.split(noise, 2, 0);
+      tf.add(negative!, tf.mul(tf.sub(positive!, negative!), 7.5));
+    });
+    const above = backend.memoryInfo().peakBytes - weights;
+    console.log(
+      `${dtype}: ${dispatches} dispatches in ${submissions} submissions, at most ${(maxFlops / 1e9).toFixed(0)} GFLOP each, ` +
+        `${(above / 2 ** 20).toFixed(0)} MiB above ${(weights / 2 ** 20).toFixed(0)} MiB of weights; ${JSON.stringify(byKernel)}`,
+    );
+    expect(dispatches).toBeGreaterThan(100);
+    expect(dispatches).toBeLessThanOrEqual(700);
+    // 100 ms of a GPU that does 1 TFLOP/s
+    expect(maxFlops).toBeLessThanOrEqual(1e11);
+    unet.dispose();
   });
 });

@@ -145,11 +145,22 @@ export class WebGpuBackend extends tf.KernelBackend implements NativeTensorBacke
       data.type = elementType(data.dtype);
       const bytes = encode(data.values, data.type, data.size);
       // a buffer that a recorded dispatch uses would be overwritten before that dispatch runs
-      data.buffer = this.pool.acquire(data.size * bytesOf(data.type), { before: this.queue.epoch });
+      data.buffer = this.upload(data.size * bytesOf(data.type));
       this.queue.write(data.buffer, bytes);
       data.values = data.size <= KEPT_VALUES ? (data.values ?? decode(bytes.buffer, data)) : null;
     }
     return data.buffer;
+  }
+
+  /** A buffer for numbers of JavaScript: a real one even while work is only recorded, since the tensor may outlive that. */
+  private upload(bytes: number): DeviceBuffer {
+    const { recording } = this.pool;
+    this.pool.recording = false;
+    try {
+      return this.pool.acquire(bytes, { before: this.queue.epoch });
+    } finally {
+      this.pool.recording = recording;
+    }
   }
 
   /** The numbers of a tensor that are in JavaScript, if they are. */
