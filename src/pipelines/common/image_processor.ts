@@ -2,7 +2,8 @@ import type { Tensor, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { readImage } from '../../images/read_image.js';
 import { type Box, blank, crop, type PixelArray, paste, resample, toGrey, toRgb } from '../../images/resample.js';
-import { checkNames, expectThat, invalid, is, oneOf } from '../../utils/check.js';
+import { expectThat, invalid, is } from '../../utils/check.js';
+import { type Check, type Checks, COUNT, checkOptions, choice, withoutNulls } from './options.js';
 
 /** 8-bit pixels, row after row from the top: grey, RGB or RGBA by the length of `data`. GeneratedImage is one. */
 export interface RawImage {
@@ -42,19 +43,45 @@ export interface VaeImageProcessorOptions {
   doConvertGrayscale?: boolean;
 }
 
-const MODES: readonly ResizeMode[] = ['default', 'fill', 'crop'];
 const WHERE = 'VaeImageProcessor';
+/** As many pixels as sharp reads from a file, about 16384 x 16384. */
+const MAX_PIXELS = 2 ** 28;
+const FLAG: Check = [is.boolean, 'true or false'];
+/** Most pixels along an edge. */
+const MAX_EDGE = 2 ** 16;
+const EDGE: Check = [(value) => is.count(value) && value <= MAX_EDGE, `a whole number of pixels, 1 to ${MAX_EDGE}`];
+
+function isRegion(value: unknown): boolean {
+  const { left, top, right, bottom } = (value ?? {}) as Partial<Box>;
+  const edges = [left, top, right, bottom];
+  return edges.every((edge) => is.integer(edge) && Math.abs(edge!) <= MAX_EDGE) && left! < right! && top! < bottom!;
+}
+
+const PROCESSOR_CHECKS: Checks<VaeImageProcessorOptions> = {
+  vaeScaleFactor: COUNT,
+  vaeLatentChannels: COUNT,
+  doNormalize: FLAG,
+  doBinarize: FLAG,
+  doConvertGrayscale: FLAG,
+};
+
+const PREPROCESS_CHECKS: Checks<PreprocessOptions> = {
+  height: EDGE,
+  width: EDGE,
+  resizeMode: choice<ResizeMode>(['default', 'fill', 'crop']),
+  cropsCoords: [isRegion, '{left, top, right, bottom} in whole pixels, with something between them'],
+};
 
 /** Pictures to what a VAE encodes, and masks (diffusers/image_processor.py VaeImageProcessor, and its numbers). */
 export class VaeImageProcessor {
   private readonly options: Required<VaeImageProcessorOptions>;
 
   constructor(options: VaeImageProcessorOptions = {}) {
-    const defaults = { vaeScaleFactor: 8, vaeLatentChannels: 4, doNormalize: true };
-    this.options = { ...defaults, doBinarize: false, doConvertGrayscale: false, ...options };
-    checkNames(WHERE, Object.keys(options), Object.keys(this.options));
-    const { vaeScaleFactor } = this.options;
-    expectThat(is.count(vaeScaleFactor), WHERE, 'vaeScaleFactor', 'a whole number of at least 1', vaeScaleFactor);
+    const given = withoutNulls(WHERE, options);
+    checkOptions(WHERE, given, PROCESSOR_CHECKS);
+    const { vaeScaleFactor = 8, vaeLatentChannels = 4, doNormalize = true } = given;
+    const { doBinarize = false, doConvertGrayscale = false } = given;
+    this.options = { vaeScaleFactor, vaeLatentChannels, doNormalize, doBinarize, doConvertGrayscale };
   }
 
   /**
@@ -62,9 +89,9 @@ export class VaeImageProcessor {
    * @returns [B,H,W,3] (masks [B,H,W,1]) in -1..1, masks and with `doNormalize: false` in 0..1; latents as they are
    * @throws InvalidArgumentError for what is no picture, and for pictures that make no batch
    */
-  async preprocess(image: ImageInput | readonly ImageInput[], options: PreprocessOptions = {}): Promise<Tensor4D> {
-    checkNames(`${WHERE}.preprocess`, Object.keys(options), ['height', 'width', 'resizeMode', 'cropsCoords']);
-    checkSize(options);
+  async preprocess(image: ImageInput | readonly ImageInput[], given: PreprocessOptions = {}): Promise<Tensor4D> {
+    const options = withoutNulls(`${WHERE}.preprocess`, given);
+    checkOptions(`${WHERE}.preprocess`, options, PREPROCESS_CHECKS);
     const list = Array.isArray(image) ? (image as readonly ImageInput[]) : [image as ImageInput];
     expectThat(list.length > 0, WHERE, 'image', 'at least one picture', image);
     const tensors = list.filter((item) => item instanceof tf.Tensor);
@@ -127,10 +154,11 @@ export class VaeImageProcessor {
     const multiple = this.options.vaeScaleFactor;
     const cut = (size: number) => size - (size % multiple);
     const size = { width: cut(width ?? picture.width), height: cut(height ?? picture.height) };
+    const got = `${width ?? picture.width} x ${height ?? picture.height}`;
     if (size.width === 0 || size.height === 0) {
-      const got = `${width ?? picture.width} x ${height ?? picture.height}`;
       throw invalid(WHERE, 'image', `at least ${multiple} x ${multiple} pixels`, got);
     }
+    checkPixels(size.width, size.height, got);
     return size;
   }
 
@@ -140,11 +168,10 @@ export class VaeImageProcessor {
   }
 }
 
-function checkSize({ height, width, resizeMode = 'default' }: PreprocessOptions): void {
-  for (const [name, size] of Object.entries({ height, width })) {
-    expectThat(size === undefined || is.count(size), WHERE, name, 'a whole number of at least 1', size);
-  }
-  expectThat(is.oneOf(MODES, resizeMode), WHERE, 'resizeMode', oneOf(MODES), resizeMode);
+/** @throws InvalidArgumentError for a size that no picture can be brought to */
+function checkPixels(width: number, height: number, got: string): void {
+  const usable = width >= 1 && height >= 1 && width * height <= MAX_PIXELS;
+  expectThat(usable, WHERE, 'image', `a size of 1 to ${MAX_PIXELS} pixels`, got);
 }
 
 /** Brings a picture to a size, as diffusers' resize, _resize_and_crop and _resize_and_fill do. */
@@ -154,11 +181,10 @@ function resize(picture: PixelArray, width: number, height: number, mode: Resize
   }
   const [ratio, own] = [width / height, picture.width / picture.height];
   const byWidth = mode === 'crop' ? ratio > own : ratio < own;
-  const inner = resample(
-    picture,
-    byWidth ? width : Math.floor((picture.width * height) / picture.height),
-    byWidth ? Math.floor((picture.height * width) / picture.width) : height,
-  );
+  const innerWidth = byWidth ? width : Math.floor((picture.width * height) / picture.height);
+  const innerHeight = byWidth ? Math.floor((picture.height * width) / picture.width) : height;
+  checkPixels(innerWidth, innerHeight, `${picture.width} x ${picture.height} pixels, to ${width} x ${height}`);
+  const inner = resample(picture, innerWidth, innerHeight);
   const canvas = blank(width, height, picture.channels);
   const [left, top] = [half(width) - half(inner.width), half(height) - half(inner.height)];
   paste(canvas, inner, left, top);
