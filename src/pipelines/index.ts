@@ -46,3 +46,4 @@ export {
   StableDiffusionImg2ImgPipeline,
 } from './stable_diffusion/pipeline_stable_diffusion_img2img.js';
 export type { StableDiffusionComponents } from './stable_diffusion/stable_diffusion_components.js';
+export { TINY_SHAPES } from './tiny_shapes.js';

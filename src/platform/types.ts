@@ -159,6 +159,8 @@ export interface Platform {
   storedHubToken(): Promise<string | undefined>;
   /** In browsers there is no cache of files but the browser's own. */
   openHubCache(cacheDir: string, id: string): HubCache | undefined;
+  /** The address of a file of the package as a path that `files` takes. */
+  pathOf(address: URL): string;
   /** Whether this is Node, where packages for Node can be loaded. */
   hasNodePackages: boolean;
   /** Loads a package that only Node can use. */

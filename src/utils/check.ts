@@ -97,8 +97,8 @@ export function checkNames(where: string, given: Iterable<string>, known: readon
 }
 
 /**
- * The name that is the fewest edits away, where that is few enough to be a slip; else one that holds the wanted name or
- * is held by it ('torch_dtype': 'dtype'). Case and separators do not count.
+ * The name that is the fewest edits away, where that is few enough to be a slip; else one that begins or ends with the
+ * wanted name or that it begins or ends with ('torch_dtype': 'dtype'). Case and separators do not count.
  */
 export function nearestName(name: string, names: readonly string[]): string | undefined {
   const plain = (text: string) =>
@@ -113,7 +113,7 @@ export function nearestName(name: string, names: readonly string[]): string | un
   if (nearest && nearest.distance <= Math.max(1, Math.floor(wanted.length / 3))) {
     return nearest.candidate;
   }
-  const holds = (a: string, b: string) => b.length >= MIN_HELD && a.includes(b);
+  const holds = (a: string, b: string) => b.length >= MIN_HELD && (a.startsWith(b) || a.endsWith(b));
   return names.find((candidate) => holds(wanted, plain(candidate)) || holds(plain(candidate), wanted));
 }
 

@@ -20,6 +20,16 @@ export function baseName(path: string): string {
   return plain.slice(Math.max(plain.lastIndexOf('/'), plain.lastIndexOf('\\')) + 1);
 }
 
+/** The directory that something lies in: 'weights' of 'weights/tiny-shapes/'. */
+export function parentPath(path: string): string {
+  const plain = withoutSeparatorsAtEnd(path);
+  const name = baseName(plain);
+  if (['', '.', '..'].includes(name)) {
+    return joinPath(plain, '..');
+  }
+  return name === plain ? '.' : withoutSeparatorsAtEnd(plain.slice(0, -name.length));
+}
+
 /** The ending of a file's name with its dot, in small letters: '.png'; '' when there is none. */
 export function extensionOf(path: string): string {
   const name = baseName(path);

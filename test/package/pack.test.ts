@@ -51,8 +51,7 @@ beforeAll(() => {
 afterAll(() => rmSync(project, { recursive: true, force: true }));
 
 const DRAW = `
-  const weights = 'node_modules/tfjs-diffusers/weights/tiny-shapes';
-  const pipe = await StableDiffusionPipeline.fromPretrained(weights, { backend: 'wasm' });
+  const pipe = await StableDiffusionPipeline.fromPretrained(TINY_SHAPES, { backend: 'wasm' });
   const { images, seeds } = await pipe('a red star', { seed: 5, numInferenceSteps: 2 });
   await images[0].save(process.argv[2]);
   console.log(images.length, images[0].width, images[0].height, String(seeds[0]));
@@ -71,10 +70,13 @@ describe('the packed library', () => {
   });
 
   test('draws the same picture from import and from require', () => {
-    writeFileSync(join(project, 'draw.mjs'), `import { StableDiffusionPipeline } from 'tfjs-diffusers';\n${DRAW}`);
+    writeFileSync(
+      join(project, 'draw.mjs'),
+      `import { StableDiffusionPipeline, TINY_SHAPES } from 'tfjs-diffusers';\n${DRAW}`,
+    );
     writeFileSync(
       join(project, 'draw.cjs'),
-      `const { StableDiffusionPipeline } = require('tfjs-diffusers');\n(async () => {${DRAW}\n})();`,
+      `const { StableDiffusionPipeline, TINY_SHAPES } = require('tfjs-diffusers');\n(async () => {${DRAW}\n})();`,
     );
     const [imported, required] = ['mjs', 'cjs'].map((type) => run(process.execPath, [`draw.${type}`, `${type}.png`]));
     expect(imported).toMatchObject({ code: 0, stdout: '1 64 64 5\n' });

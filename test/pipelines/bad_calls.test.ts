@@ -137,6 +137,10 @@ describe('options that cannot be used', () => {
     ['a callback that is no function', text, () => ({ callbackOnStepEnd: 'stop' })],
     ['progress that is no function', text, () => ({ onProgress: true })],
     ['a signal that is none', text, () => ({ signal: {} })],
+    ['an object that says whether it was aborted', text, () => ({ signal: { aborted: false } })],
+    ['a name that there is not', text, () => ({ numInferenceStep: 5 })],
+    ["Python's name", text, () => ({ num_inference_steps: 5 })],
+    ['a picture, which only other pipelines take', text, () => ({ image: 'a.png' })],
   ];
 
   test.each(cases)('%s: an InvalidArgumentError, and nothing is left behind', async (_, prompt, make) => {
@@ -157,6 +161,18 @@ describe('options that cannot be used', () => {
       expect(await failure(text, { ...SMALL, ...options })).toBeInstanceOf(OutOfMemoryError);
     },
   );
+
+  test('a name that there is not: the nearest that there is, before anything waits or is computed', async () => {
+    expect(await failure(text, { numInferenceStep: 5 })).toHaveProperty(
+      'message',
+      `[StableDiffusionPipeline] there is no option "numInferenceStep"; did you mean 'numInferenceSteps'?`,
+    );
+    expect(await failure(text, { steps: 5 })).toHaveProperty(
+      'message',
+      expect.stringContaining("'numInferenceSteps'?"),
+    );
+    expect(await failure(text, { brightness: 5 })).toHaveProperty('message', expect.stringContaining('it takes'));
+  });
 
   test('null stands for an option that was not given', async () => {
     const nulls = {

@@ -265,6 +265,15 @@ describe('loading', () => {
     ['a variant that is a number', { variant: 16 }, InvalidArgumentError, 'variant'],
     ['progress that is no function', { onProgress: 'yes' }, InvalidArgumentError, 'onProgress'],
     ['a signal that is none', { signal: 'stop' }, InvalidArgumentError, 'signal'],
+    ['an object that says whether it was aborted', { signal: { aborted: false } }, InvalidArgumentError, 'AbortSignal'],
+    ["Python's name", { torch_dtype: 'float16' }, InvalidArgumentError, "did you mean 'dtype'?"],
+    ['a name that there is not', { safetychecker: null }, InvalidArgumentError, "did you mean 'safetyChecker'?"],
+    ['no UNet', { unet: null }, InvalidArgumentError, 'cannot do without'],
+    ['an object as UNet', { unet: {} }, InvalidArgumentError, 'an object of class UNet2DConditionModel'],
+    ['a text as tokenizer', { tokenizer: 'clip' }, InvalidArgumentError, 'a tokenizer'],
+    ['an object as tokenizer', { tokenizer: {} }, InvalidArgumentError, 'CLIPTokenizer'],
+    ['a configuration as scheduler', { scheduler: { beta_start: 0.1 } }, InvalidArgumentError, 'a scheduler'],
+    ['a safety checker, which nothing asks', { safetyChecker: {} }, InvalidArgumentError, 'safetyChecker expects null'],
   ])('refuses %s', async (_, options, type, mention) => {
     expectError(await failure(options), type, mention);
   });
@@ -275,6 +284,53 @@ describe('loading', () => {
 
   test('refuses options that are no object', async () => {
     await expect(StableDiffusionPipeline.fromPretrained(dir, 'fast' as never)).rejects.toThrow(InvalidArgumentError);
+  });
+
+  test('one component of a pipeline is told as one', async () => {
+    for (const path of [join(dir, 'unet'), join(dir, 'unet/')]) {
+      const advice = `load the pipeline with StableDiffusionPipeline.fromPretrained('${dir}')`;
+      expectError(await failure({}, path), ConfigError, 'holds one component of a pipeline');
+      expectError(await failure({}, path), ConfigError, 'model_index.json', advice);
+    }
+    await cp(join(dir, 'vae'), join(dir, 'alone', 'vae'), { recursive: true });
+    expectError(await failure({}, join(dir, 'alone', 'vae')), ConfigError, 'needs a directory with model_index.json');
+  });
+
+  test('a path of two names that is no directory: that is said first', async () => {
+    const error = await failure({ localFilesOnly: true, cacheDir: dir }, 'weights/not-there');
+    expectError(error, DownloadError);
+    expect((error as Error).message).toMatch(/^there is no directory 'weights\/not-there' on this machine; as a repo/);
+  });
+
+  test('a checkpoint of another task, by a component that only it has', async () => {
+    await edit('model_index.json', (json) => ({ ...json, text_encoder_2: ['transformers', 'CLIPTextModel'] }));
+    expectError(await failure(), ConfigError, "component 'text_encoder_2'", 'StableDiffusionPipeline has no use for');
+  });
+
+  test('components that the caller has: given back when loading fails, optional ones left out', async () => {
+    const own = await StableDiffusionPipeline.fromPretrained(dir, { backend: 'wasm', safetyChecker: null });
+    const { unet, vae } = own;
+    const pipe = await StableDiffusionPipeline.fromPretrained(dir, { backend: 'wasm', unet, vae });
+    expect([pipe.unet, pipe.vae]).toEqual([unet, vae]);
+    expect(pipe.textEncoder).not.toBe(own.textEncoder);
+    pipe.textEncoder.dispose();
+    await unlink(join(dir, 'text_encoder/model.safetensors'));
+    expectError(await failure({ unet }), CheckpointError);
+    expect(unet.parameters.every((parameter) => parameter.isLoaded)).toBe(true);
+    own.dispose();
+  });
+
+  test('a constructor refuses components that are missing, of other classes and unknown', async () => {
+    const own = await StableDiffusionPipeline.fromPretrained(dir, { backend: 'wasm' });
+    const parts = own.components;
+    const make = (change: object) => () => new StableDiffusionPipeline({ ...parts, ...change });
+    expect(make({})).not.toThrow();
+    expect(make({ unet: undefined })).toThrow(/unet expects an object of class UNet2DConditionModel, got undefined/);
+    expect(make({ scheduler: null })).toThrow(/scheduler expects a scheduler, got null/);
+    expect(make({ vae: parts.unet })).toThrow(/vae expects an object of class AutoencoderKL/);
+    expect(make({ textEncoders: [] })).toThrow(/did you mean 'textEncoder'/);
+    expect(() => new StableDiffusionPipeline(undefined as never)).toThrow(InvalidArgumentError);
+    own.dispose();
   });
 
   test('a directory that is not there', async () => {

@@ -54,6 +54,9 @@ suite('check', () => {
     const names = ['numInferenceSteps', 'guidanceScale', 'seed'];
     expect(nearestName('numInferenceStep', names)).toBe('numInferenceSteps');
     expect(nearestName('num_inference_steps', names)).toBe('numInferenceSteps');
+    expect(nearestName('steps', names)).toBe('numInferenceSteps');
+    expect(nearestName('torch_dtype', ['dtype'])).toBe('dtype');
+    expect(nearestName('image', ['numImagesPerPrompt'])).toBeUndefined();
     expect(nearestName('picture', names)).toBeUndefined();
     expect(() => checkNames('pipe', ['sed'], names)).toThrow(
       new InvalidArgumentError('[pipe] there is no option "sed"; did you mean \'seed\'?'),

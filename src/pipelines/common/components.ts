@@ -10,7 +10,7 @@ import { checkSaveOptions, type SaveOptions } from '../../models/model.js';
 import { type SchedulerConfigJson, SchedulerMixin, schedulerFromConfig } from '../../schedulers/index.js';
 import { checkAborted, expectThat, invalid, is } from '../../utils/check.js';
 import { warn } from '../../utils/logging.js';
-import { baseName, joinPath } from '../../utils/paths.js';
+import { baseName, joinPath, parentPath } from '../../utils/paths.js';
 import { CALLBACK, type Check, checkOptions, choice, SIGNAL } from './options.js';
 
 /** Progress of reading weights: tensors of one component. */
@@ -46,6 +46,8 @@ export interface ComponentSpec<T = unknown> {
   classNames: readonly string[];
   /** Whether the pipeline draws without it. */
   optional: boolean;
+  /** Whether an object can be the component, and what is expected, in words. */
+  check: Check;
   load(dir: string, className: string | undefined, options: ComponentLoadOptions): Promise<T>;
   /** diffusers' name of an object's class; undefined for an object that cannot be saved. */
   classNameOf(object: T): string | undefined;
@@ -58,20 +60,24 @@ export type ComponentTable<C> = { readonly [K in keyof C]: ComponentSpec<NonNull
  * A row of a table of components.
  *
  * @param folder name in model_index.json
- * @param classes by diffusers' names; the first one that an object is an instance of names it when it is saved
+ * @param classes by diffusers' names; the first one that an object is an instance of names it when it is saved. None: no
+ *   class of it is built, and a checkpoint's component of that name is left out.
+ * @param options.check what else can be the component than objects of the classes
  */
 export function component<T extends object>(
   folder: string,
   classes: Readonly<Record<string, ComponentClass<T>>>,
-  options: { library?: 'diffusers' | 'transformers'; optional?: boolean } = {},
+  options: { library?: 'diffusers' | 'transformers'; optional?: boolean; check?: Check } = {},
 ): ComponentSpec<T> {
   const { library = 'diffusers', optional = false } = options;
+  const classNames = Object.keys(classes);
+  const classNameOf = (object: unknown) =>
+    classNames.find((name) => Object.prototype.isPrototypeOf.call(classes[name]!.prototype, object as object));
+  const expected = classNames.length > 0 ? `an object of class ${classNames.join(' or ')}` : 'null';
   return {
-    ...{ folder, library, optional },
-    classNames: Object.keys(classes),
+    ...{ folder, library, optional, classNames, classNameOf },
+    check: options.check ?? [(object) => classNameOf(object) !== undefined, expected],
     load: (dir, className, loadOptions) => classes[className!]!.fromPretrained(dir, loadOptions),
-    classNameOf: (object) =>
-      Object.keys(classes).find((name) => Object.prototype.isPrototypeOf.call(classes[name]!.prototype, object)),
   };
 }
 
@@ -81,6 +87,7 @@ export const schedulerComponent: ComponentSpec<SchedulerMixin> = {
   library: 'diffusers',
   optional: false,
   classNames: [],
+  check: [(object) => object instanceof SchedulerMixin, 'a scheduler'],
   load: async (dir, className) => {
     const path = joinPath(dir, 'scheduler_config.json');
     const config: SchedulerConfigJson | undefined = await readJsonObject(path);
@@ -125,11 +132,26 @@ const LOAD_CHECKS: { readonly [K in keyof Required<LoadOptions>]: Check } = {
   onProgress: CALLBACK,
 };
 
+function componentChecks<C>(table: ComponentTable<C>): Record<string, Check> {
+  return Object.fromEntries(Object.entries<ComponentSpec>(table).map(([name, { check }]) => [name, check]));
+}
+
+/**
+ * Checks the components that a pipeline is made of.
+ *
+ * @throws InvalidArgumentError for objects of other classes, for components that are missing and for names there are none of
+ */
+export function checkComponents<C extends object>(className: string, table: ComponentTable<C>, components: C): void {
+  expectThat(is.object(components), className, 'components', 'an object of components by name', components);
+  checkOptions(className, components, componentChecks(table));
+  for (const [name, { optional, check }] of Object.entries<ComponentSpec>(table)) {
+    const part = (components as Record<string, unknown>)[name];
+    expectThat(optional || (part !== undefined && part !== null), className, name, String(check[1]), part);
+  }
+}
+
 function checkLoadOptions<C>(table: ComponentTable<C>, options: FromPretrainedOptions<C>): void {
-  const object: Check = [(value) => is.object(value) || is.function(value), 'a component, or null for none'];
-  const components = Object.fromEntries(Object.keys(table).map((name) => [name, object]));
-  const given = Object.entries(options).filter(([, value]) => value !== null);
-  checkOptions('fromPretrained', Object.fromEntries(given), { ...LOAD_CHECKS, ...components });
+  checkOptions('fromPretrained', options, { ...LOAD_CHECKS, ...componentChecks(table) });
   resolveAttention(options.attention ?? undefined);
 }
 
@@ -280,7 +302,7 @@ async function oneComponent(className: string, dir: string): Promise<ConfigError
     unknown
   >;
   const own = String(name ?? [architectures].flat()[0] ?? 'a model');
-  const above = joinPath(dir, '..');
+  const above = parentPath(dir);
   const advice = (await exists(joinPath(above, 'model_index.json')))
     ? `load the pipeline with ${className}.fromPretrained('${above}')`
     : `${className} needs a directory with model_index.json`;
@@ -351,7 +373,9 @@ export async function saveComponents<C extends object>(
     await saveOne(object, joinPath(dir, spec.folder), options);
   }
   const entries = rows.map(({ spec, own }) => [spec.folder, own === null ? [null, null] : [spec.library, own]]);
-  const index = { _class_name: className, _diffusers_version: '0.40.0', ...Object.fromEntries(entries) };
+  // without it Python warns of each pipeline that has a row for a safety checker, but none
+  const safety = 'safety_checker' in Object.fromEntries(entries) ? { requires_safety_checker: false } : {};
+  const index = { _class_name: className, _diffusers_version: '0.40.0', ...safety, ...Object.fromEntries(entries) };
   await writeJson(joinPath(dir, 'model_index.json'), index);
 }
 

@@ -16,6 +16,7 @@ import type { SchedulerMixin } from '../../schedulers/index.js';
 import { Callable, type Prompt } from './callable.js';
 import {
   type ComponentTable,
+  checkComponents,
   disposeAll,
   type FromPretrainedOptions,
   loadComponents,
@@ -34,8 +35,7 @@ interface WithScheduler {
 export interface PipelineClass<C extends object, P> {
   readonly className: string;
   readonly componentTable: ComponentTable<C>;
-  /** @throws ConfigError for parts of a checkpoint that cannot work together */
-  checkFit(components: C): void;
+  /** @throws ConfigError for components that cannot work together */
   new (components: C): P;
 }
 
@@ -48,7 +48,6 @@ export async function loadPipeline<C extends object, P extends { modelName: stri
   const { className, componentTable } = Pipeline;
   const { components, modelName } = await loadComponents(className, componentTable, idOrDir, options ?? {});
   try {
-    Pipeline.checkFit(components);
     const pipe = new Pipeline(components);
     pipe.modelName = modelName;
     return pipe;
@@ -81,6 +80,7 @@ export abstract class DiffusionPipeline<
     readonly className: string,
   ) {
     super();
+    checkComponents(className, table, parts);
   }
 
   get components(): C {
@@ -205,7 +205,7 @@ export abstract class DiffusionPipeline<
     options: Options & { outputType?: O } = {} as Options & { outputType?: O },
   ): Promise<Output<Images<O>>> {
     const given = withoutNulls<Options>(this.className, options);
-    checkOptions(this.className, given, this.checks);
+    checkOptions(this.className, options ?? {}, this.checks);
     // the scheduler keeps the state of one run, so a second call waits for the first
     const result = this.calls.add(this.className, () => this.generate(prompt ?? undefined, given), given.signal);
     return result as Promise<Output<Images<O>>>;

@@ -10,6 +10,8 @@ export interface GenerationRecord {
     guidanceRescale?: number;
     eta?: number;
     clipSkip?: number;
+    /** Image to image: share of the steps. */
+    strength?: number;
     numImagesPerPrompt?: number;
   };
   guidanceScale: number;
@@ -61,6 +63,7 @@ export function imageMetadata(
     // the web UI counts from 1, where diffusers' 0 or none means the last layer
     clipSkip: clipSkip === undefined ? undefined : clipSkip + 1,
     extra: {
+      'Denoising strength': options.strength,
       'Schedule type': karras ? 'Karras' : undefined,
       'CFG rescale': guidanceRescale || undefined,
       Eta: eta || undefined,

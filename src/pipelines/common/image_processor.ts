@@ -78,7 +78,7 @@ export class VaeImageProcessor {
 
   constructor(options: VaeImageProcessorOptions = {}) {
     const given = withoutNulls(WHERE, options);
-    checkOptions(WHERE, given, PROCESSOR_CHECKS);
+    checkOptions(WHERE, options ?? {}, PROCESSOR_CHECKS);
     const { vaeScaleFactor = 8, vaeLatentChannels = 4, doNormalize = true } = given;
     const { doBinarize = false, doConvertGrayscale = false } = given;
     this.options = { vaeScaleFactor, vaeLatentChannels, doNormalize, doBinarize, doConvertGrayscale };
@@ -91,7 +91,7 @@ export class VaeImageProcessor {
    */
   async preprocess(image: ImageInput | readonly ImageInput[], given: PreprocessOptions = {}): Promise<Tensor4D> {
     const options = withoutNulls(`${WHERE}.preprocess`, given);
-    checkOptions(`${WHERE}.preprocess`, options, PREPROCESS_CHECKS);
+    checkOptions(`${WHERE}.preprocess`, given ?? {}, PREPROCESS_CHECKS);
     const list = Array.isArray(image) ? (image as readonly ImageInput[]) : [image as ImageInput];
     expectThat(list.length > 0, WHERE, 'image', 'at least one picture', image);
     const tensors = list.filter((item) => item instanceof tf.Tensor);

@@ -152,7 +152,7 @@ export function sizeChecks(multiple: number): Checks<SizeOptions> {
 }
 
 /**
- * Checks what can be checked before any work is done.
+ * Checks what can be checked before any work is done. null stands for an option that was not given.
  *
  * @param where class or function that was given the options
  * @throws InvalidArgumentError for a name that does not exist, with the nearest that does, and for an unusable value
@@ -166,7 +166,7 @@ export function checkOptions(where: string, options: object, checks: Readonly<Re
   );
   for (const [name, value] of given) {
     const [usable, expected] = checks[name]!;
-    if (!usable(value)) {
+    if (value !== null && !usable(value)) {
       throw invalid(where, name, typeof expected === 'string' ? expected : expected(value), value);
     }
   }

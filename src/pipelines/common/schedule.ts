@@ -42,7 +42,7 @@ export function applySchedule(where: string, scheduler: SchedulerMixin, options:
 function firstStep(where: string, steps: number, strength: number): number {
   const taken = Math.min(Math.trunc(steps * strength), steps);
   if (taken < 1) {
-    throw invalid(where, 'strength', `at least 1 / ${steps}, which is one of the ${steps} steps`, strength);
+    throw invalid(where, 'strength', `at least 1 / ${steps}, one of the ${steps} steps`, strength);
   }
   return steps - taken;
 }

@@ -2,7 +2,7 @@ import type { Tensor4D } from '@tensorflow/tfjs-core';
 import type { FromPretrainedOptions } from '../common/components.js';
 import { loadPipeline } from '../common/diffusion_pipeline.js';
 import { checkGivenLatents, latentShape, prepareLatents } from '../common/latents.js';
-import { type Checks, type SizeOptions, sizeChecks } from '../common/options.js';
+import { type Check, type Checks, type SizeOptions, sizeChecks } from '../common/options.js';
 import { trainedSize } from './outdated_configs.js';
 import {
   type Plan,
@@ -44,8 +44,9 @@ export class StableDiffusionPipeline<
     return loadPipeline(StableDiffusionPipeline, idOrDir, options);
   }
 
-  protected get checks(): Checks<StableDiffusionOptions> {
-    return { ...STABLE_DIFFUSION_CHECKS, ...sizeChecks(this.vae.scaleFactor) };
+  protected get checks(): Readonly<Record<string, Check>> {
+    const checks: Checks<StableDiffusionOptions> = { ...STABLE_DIFFUSION_CHECKS, ...sizeChecks(this.vae.scaleFactor) };
+    return checks;
   }
 
   protected override check(plan: Plan, { latents, ...size }: O): void {

@@ -1,6 +1,7 @@
 import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { expectThat, is } from '../../utils/check.js';
+import type { Prompt } from '../common/callable.js';
 import type { FromPretrainedOptions } from '../common/components.js';
 import { loadPipeline } from '../common/diffusion_pipeline.js';
 import { type ImageInput, VaeImageProcessor } from '../common/image_processor.js';
@@ -50,12 +51,16 @@ export class StableDiffusionImg2ImgPipeline extends StableDiffusionBase<StableDi
     return { ...STABLE_DIFFUSION_CHECKS, image: IMAGE, strength: STRENGTH };
   }
 
+  protected override generate(prompt: Prompt, options: StableDiffusionImg2ImgOptions) {
+    return super.generate(prompt, { strength: 0.8, ...options });
+  }
+
   protected override check(_plan: Plan, { image }: StableDiffusionImg2ImgOptions): void {
     expectThat(image !== undefined, this.className, 'image', 'a picture to begin with', image);
   }
 
   protected override schedule(options: StableDiffusionImg2ImgOptions): number {
-    const { numInferenceSteps = this.defaults.numInferenceSteps, timesteps, sigmas, strength = 0.8 } = options;
+    const { numInferenceSteps = this.defaults.numInferenceSteps, timesteps, sigmas, strength } = options;
     return applySchedule(this.className, this.scheduler, { numInferenceSteps, timesteps, sigmas, strength });
   }
 

@@ -6,7 +6,7 @@ import type { GeneratedImage } from '../../images/index.js';
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
 import { timestepEmbedding } from '../../ops/index.js';
 import { asTokenizer, type Tokenizer } from '../../tokenizers/index.js';
-import { checkAborted } from '../../utils/check.js';
+import { checkAborted, is } from '../../utils/check.js';
 import type { Prompt } from '../common/callable.js';
 import { Conditioning } from '../common/conditioning.js';
 import { denoisingLoop, runLoop } from '../common/denoising_loop.js';
@@ -16,12 +16,16 @@ import { GUIDANCE_CHECKS, type GuidanceOptions, GuidedDenoiser } from '../common
 import { withPictureAdvice } from '../common/memory_advice.js';
 import { type NoiseSource, noiseSource } from '../common/noise.js';
 import {
+  type Checks,
+  COUNT,
+  checkOptions,
   GENERATION_CHECKS,
   type GenerationOptions,
   NUMBERS,
   type Output,
   SHARE,
   type Timings,
+  withoutNulls,
 } from '../common/options.js';
 import { toImages } from '../common/output.js';
 import { applySchedule } from '../common/schedule.js';
@@ -48,6 +52,22 @@ export const STABLE_DIFFUSION_CHECKS = {
   sigmas: NUMBERS,
   eta: SHARE,
 } as const;
+
+/** Options of `encodePrompt`. */
+export interface EncodePromptOptions
+  extends Pick<PromptOptions, 'negativePrompt' | 'clipSkip' | 'promptSyntax'>,
+    Pick<GenerationOptions, 'numImagesPerPrompt'> {
+  /** Whether the negative prompt is encoded, too. Default true. */
+  doClassifierFreeGuidance?: boolean;
+}
+
+const ENCODE_PROMPT_CHECKS: Checks<EncodePromptOptions> = {
+  negativePrompt: PROMPT_CHECKS.negativePrompt,
+  clipSkip: PROMPT_CHECKS.clipSkip,
+  promptSyntax: PROMPT_CHECKS.promptSyntax,
+  numImagesPerPrompt: COUNT,
+  doClassifierFreeGuidance: [is.boolean, 'true or false'],
+};
 
 /** What a call is about, before anything is computed. */
 export interface Plan {
@@ -79,17 +99,22 @@ export abstract class StableDiffusionBase<O extends StableDiffusionBaseOptions> 
   O
 > {
   static readonly componentTable = STABLE_DIFFUSION_COMPONENTS;
-  static readonly checkFit = checkFit;
+  private readonly ownTokenizer: Tokenizer;
   protected readonly defaults: CallDefaults = { numInferenceSteps: 50, guidanceScale: 7.5 };
 
+  /**
+   * @param Pipeline the class that saving and messages name
+   * @throws InvalidArgumentError for components of other classes, ConfigError for such that cannot work together
+   */
   constructor(components: StableDiffusionComponents, Pipeline: { className: string }) {
-    const tokenizer = asTokenizer(components.tokenizer);
-    super({ ...components, tokenizer }, STABLE_DIFFUSION_COMPONENTS, Pipeline.className);
+    super(components, STABLE_DIFFUSION_COMPONENTS, Pipeline.className);
+    this.ownTokenizer = asTokenizer(components.tokenizer);
+    checkFit(components);
     fixOutdatedConfig(components.scheduler);
   }
 
   get tokenizer(): Tokenizer {
-    return this.components.tokenizer as Tokenizer;
+    return this.ownTokenizer;
   }
 
   get textEncoder(): CLIPTextModel {
@@ -108,14 +133,17 @@ export abstract class StableDiffusionBase<O extends StableDiffusionBaseOptions> 
    * Text embeddings of prompts, for `promptEmbeds` and `negativePromptEmbeds` of calls.
    *
    * @param prompt one or several texts
-   * @param options `doClassifierFreeGuidance: false` leaves the negative prompt out
    * @returns [B, tokens, D] each, which the caller owns; B counts `numImagesPerPrompt` pictures of each prompt
+   * @throws InvalidArgumentError for options that cannot be used
    */
   async encodePrompt(
     prompt: Prompt,
-    options: PromptOptions & { numImagesPerPrompt?: number; doClassifierFreeGuidance?: boolean } = {},
+    options: EncodePromptOptions = {},
   ): Promise<{ promptEmbeds: Tensor3D; negativePromptEmbeds: Tensor3D | undefined }> {
-    const { numImagesPerPrompt = 1, doClassifierFreeGuidance: guidance = true, ...texts } = options;
+    const where = `${this.className}.encodePrompt`;
+    const given = withoutNulls(where, options);
+    checkOptions(where, options ?? {}, ENCODE_PROMPT_CHECKS);
+    const { numImagesPerPrompt = 1, doClassifierFreeGuidance: guidance = true, ...texts } = given;
     const inputs = { ...texts, prompt, numImagesPerPrompt, guidance };
     checkPrompts(this.className, inputs);
     const { conditional, unconditional } = await this.textEncoder.withWeights(() =>

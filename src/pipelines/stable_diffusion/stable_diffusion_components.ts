@@ -2,7 +2,9 @@ import { ConfigError } from '../../errors.js';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
 import { CLIPTokenizer, type Tokenizer, type TransformersJsTokenizer } from '../../tokenizers/index.js';
+import { is } from '../../utils/check.js';
 import { type ComponentTable, component, schedulerComponent } from '../common/components.js';
+import type { Check } from '../common/options.js';
 
 /** The parts of a Stable Diffusion 1.x or 2.x pipeline, as in model_index.json. */
 export interface StableDiffusionComponents {
@@ -18,11 +20,17 @@ export interface StableDiffusionComponents {
   imageEncoder?: null;
 }
 
+/** `asTokenizer` says which objects are tokenizers. */
+const TOKENIZER: Check = [(value) => is.object(value) || is.function(value), 'a tokenizer'];
 const unused = (folder: string) => component<never>(folder, {}, { library: 'transformers', optional: true });
 
 export const STABLE_DIFFUSION_COMPONENTS: ComponentTable<StableDiffusionComponents> = {
   scheduler: schedulerComponent,
-  tokenizer: component('tokenizer', { CLIPTokenizer, CLIPTokenizerFast: CLIPTokenizer }, { library: 'transformers' }),
+  tokenizer: component(
+    'tokenizer',
+    { CLIPTokenizer, CLIPTokenizerFast: CLIPTokenizer },
+    { library: 'transformers', check: TOKENIZER },
+  ),
   textEncoder: component('text_encoder', { CLIPTextModel }, { library: 'transformers' }),
   unet: component('unet', { UNet2DConditionModel }),
   vae: component('vae', { AutoencoderKL }),

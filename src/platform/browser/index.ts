@@ -19,6 +19,7 @@ export {
   hubCacheDir,
   importNodePackage,
   openHubCache,
+  pathOf,
   storedHubToken,
   yieldToEventLoop,
 } from './system.js';

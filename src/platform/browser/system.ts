@@ -38,6 +38,8 @@ export function callScope<T>(): CallScope<T> {
 
 export const asBuffer: Platform['asBuffer'] = (bytes) => bytes as Buffer;
 
+export const pathOf: Platform['pathOf'] = (address) => address.href;
+
 export const hasNodePackages: boolean = false;
 
 export const importNodePackage: Platform['importNodePackage'] = async (name) => {

@@ -25,5 +25,6 @@ export {
   freeMemory,
   hasNodePackages,
   importNodePackage,
+  pathOf,
   yieldToEventLoop,
 } from './system.js';

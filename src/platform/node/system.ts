@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import type { CallScope, Platform } from '../types.js';
 
 export const env: Platform['env'] = (name) => process.env[name];
@@ -29,6 +30,8 @@ export function callScope<T>(): CallScope<T> {
 }
 
 export const asBuffer: Platform['asBuffer'] = (bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+export const pathOf: Platform['pathOf'] = (address) => fileURLToPath(address);
 
 export const hasNodePackages: boolean = true;
 
