@@ -72,6 +72,15 @@ function copyLibraries(oneDnn, output) {
   }
 }
 
+/** Makes the folder for CMake; one that came here with a copy of the repository is made anew. */
+function freshFolder(work) {
+  const cache = join(work, 'CMakeCache.txt');
+  if (existsSync(cache) && !readFileSync(cache, 'utf8').includes(`CMAKE_CACHEFILE_DIR:INTERNAL=${work}\n`)) {
+    rmSync(work, { recursive: true });
+  }
+  mkdirSync(work, { recursive: true });
+}
+
 /** @returns the path of the addon; throws with the reason when it cannot be built */
 export function buildNative({ force = false, tests = false, bench = false, sanitize = '', log = () => {} } = {}) {
   if (process.platform !== 'linux') throw new Error(`no native engine for ${process.platform} yet`);
@@ -87,7 +96,7 @@ export function buildNative({ force = false, tests = false, bench = false, sanit
   if (!oneDnn) throw new Error('oneDNN was not found');
 
   const output = join(root, 'build', 'native');
-  const addon = join(output, 'tfjs_diffusers.node');
+  const addon = join(output, 'onednn.node');
   const stamp = join(output, 'stamp');
   const wanted = fingerprint(oneDnn);
   const extra = tests || bench || sanitize;
@@ -96,7 +105,7 @@ export function buildNative({ force = false, tests = false, bench = false, sanit
 
   const napi = createRequire(import.meta.url)('node-api-headers').include_dir;
   const work = join(root, 'build', sanitize ? `cmake-${sanitize}` : 'cmake');
-  mkdirSync(work, { recursive: true });
+  freshFolder(work);
   mkdirSync(output, { recursive: true });
   log('building the native engine (takes some minutes the first time)');
   const configure = [

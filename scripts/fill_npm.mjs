@@ -25,5 +25,5 @@ const manifest = join(target, 'package.json');
 writeFileSync(manifest, `${JSON.stringify({ ...JSON.parse(readFileSync(manifest, 'utf8')), version }, null, 2)}\n`);
 
 const check = 'const m = { exports: {} }; process.dlopen(m, process.argv[1]); console.log(m.exports.describe());';
-execFileSync(process.execPath, ['-e', check, join(target, 'tfjs_diffusers.node')], { stdio: 'inherit' });
+execFileSync(process.execPath, ['-e', check, join(target, 'onednn.node')], { stdio: 'inherit' });
 console.log(`filled ${target}: ${readdirSync(target).join(', ')}`);

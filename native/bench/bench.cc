@@ -7,8 +7,8 @@
 #include <cstring>
 #include <functional>
 
+#include "core/device.h"
 #include "cpu/dnnl_api.h"
-#include "cpu/kernels.h"
 #include "cpu/linear.h"
 
 using namespace td;
@@ -146,7 +146,7 @@ void norm(DType type, int64_t size, int64_t channels) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  register_cpu_kernels();
+  device().register_kernels(Registry::instance());
   const auto wants = [&](const char* what) {
     for (int i = 1; i < argc; ++i)
       if (!std::strcmp(argv[i], what)) return true;

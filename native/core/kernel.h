@@ -52,7 +52,7 @@ struct Call {
 
 using KernelFunction = void (*)(Call&);
 
-/// Kernels by name; filled once by register_cpu_kernels().
+/// Kernels by name; filled once by the device.
 class Registry {
  public:
   static Registry& instance();
@@ -67,8 +67,5 @@ class Registry {
  private:
   std::vector<std::pair<std::string, KernelFunction>> entries_;
 };
-
-/// Makes every kernel of native/cpu known to the registry.
-void register_cpu_kernels();
 
 }  // namespace td

@@ -1,8 +1,9 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "test/check.h"
+#include "core/device.h"
 #include "cpu/convert.h"
+#include "test/check.h"
 
 namespace check {
 
@@ -76,7 +77,7 @@ std::string failure(const std::function<void()>& work) {
 
 int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IONBF, 0);
-  td::register_cpu_kernels();
+  td::device().register_kernels(td::Registry::instance());
   int run = 0;
   for (const check::Case& test : check::cases()) {
     if (argc > 1 && !std::strstr(test.name, argv[1])) continue;

@@ -1,5 +1,5 @@
 #include "test/check.h"
-#include "core/memory.h"
+#include "cpu/pool.h"
 
 #include <algorithm>
 

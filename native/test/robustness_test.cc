@@ -1,5 +1,6 @@
-#include "test/check.h"
 #include "cpu/convert.h"
+#include "cpu/pool.h"
+#include "test/check.h"
 
 using namespace td;
 using namespace check;

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { loadAddon } from '#native-addon';
 import { importNodePackage } from '#platform';
 import { BackendError } from '../errors.js';
-import { registerOneDnn } from './native/register.js';
+import { registerNative } from './native/register.js';
 import { describeGpu, registerWebGpu } from './webgpu/register.js';
 
 export {
@@ -14,10 +14,12 @@ export {
 } from './types.js';
 
 /** The tfjs backends that this library knows how to start, fastest first. */
-export const BACKEND_NAMES = ['onednn', 'webgpu', 'tensorflow', 'wasm', 'cpu'] as const;
+export const BACKEND_NAMES = ['cuda', 'onednn', 'webgpu', 'tensorflow', 'wasm', 'cpu'] as const;
 export type BackendName = (typeof BACKEND_NAMES)[number];
 
-const AUTOMATIC: readonly BackendName[] = ['onednn', 'wasm', 'cpu'];
+const AUTOMATIC: readonly BackendName[] = ['cuda', 'onednn', 'wasm', 'cpu'];
+/** Those of this library that are addons, one of its name each. */
+const NATIVE: ReadonlySet<string> = new Set(['cuda', 'onednn']);
 /** The packages of tfjs's own backends; bundlers must see the names that they are imported by. */
 const MODULES: Partial<Record<BackendName, { name: string; load: () => Promise<unknown> }>> = {
   tensorflow: { name: '@tensorflow/tfjs-node', load: () => importNodePackage('@tensorflow/tfjs-node') },
@@ -27,7 +29,7 @@ const MODULES: Partial<Record<BackendName, { name: string; load: () => Promise<u
 
 /** Makes the backend `name` known to tfjs-core; returns why that is not possible, or undefined. */
 async function register(name: BackendName): Promise<string | undefined> {
-  if (name === 'onednn') return registerOneDnn();
+  if (NATIVE.has(name)) return registerNative(name);
   if (name === 'webgpu') return registerWebGpu();
   if (tf.findBackendFactory(name)) return undefined;
   const entry = Object.hasOwn(MODULES, name) ? MODULES[name] : undefined;
@@ -46,7 +48,7 @@ async function register(name: BackendName): Promise<string | undefined> {
 /** What 'auto' tries, in that order. Who has a GPU and installed webgpu wants to use both; a GPU in software is for tests. */
 async function automatic(): Promise<BackendName[]> {
   const gpu = (await register('webgpu')) ? undefined : describeGpu();
-  return gpu && !gpu.isSoftware ? ['webgpu', ...AUTOMATIC] : [...AUTOMATIC];
+  return gpu && !gpu.isSoftware ? ['cuda', 'webgpu', ...AUTOMATIC.slice(1)] : [...AUTOMATIC];
 }
 
 /** Registers every backend that is part of this installation with tfjs-core; chooses none. */
@@ -57,7 +59,8 @@ export async function registerBackends(): Promise<void> {
 /**
  * Makes a backend the active one of tfjs-core and waits until it is ready.
  *
- * @param name 'auto' takes the fastest that works here: webgpu where the package webgpu finds a GPU, onednn, wasm, cpu
+ * @param name 'auto' takes the fastest that works here: cuda, webgpu where the package webgpu finds a GPU, onednn, wasm,
+ *   cpu
  * @returns the name of the backend that is now active
  * @throws BackendError when the backend that was asked for does not work here
  */
@@ -93,17 +96,11 @@ export interface BackendDescription {
   advice?: string;
 }
 
-function describeOneDnn(): Pick<BackendDescription, 'detail' | 'advice'> {
-  const loaded = loadAddon();
+function describeNative(name: string): Pick<BackendDescription, 'detail' | 'advice'> {
+  const loaded = loadAddon(name);
   if (!loaded.addon) return { detail: loaded.reason };
-  const { avx2, avx512, avx512Bf16, oneDnn, threads } = loaded.addon.describe();
-  const has = [avx2 && 'AVX2', avx512 && 'AVX-512', avx512Bf16 && 'AVX-512 BF16'].filter(Boolean).join(', ');
-  const detail = `oneDNN ${oneDnn}, ${threads} threads, ${has || 'no AVX2'} (${loaded.path})`;
-  if (avx512Bf16) return { detail };
-  const advice = avx512
-    ? 'a processor with AVX-512 BF16 computes bfloat16 about twice as fast as float32; here use float32'
-    : 'a processor with AVX-512 is about twice as fast; bfloat16 saves memory here but no time';
-  return { detail, advice };
+  const { detail, advice } = loaded.addon.describe();
+  return { detail: `${detail} (${loaded.path})`, advice };
 }
 
 function describeWebGpu(): Pick<BackendDescription, 'detail' | 'advice'> {
@@ -124,8 +121,8 @@ function describeWebGpu(): Pick<BackendDescription, 'detail' | 'advice'> {
 }
 
 function describe(name: BackendName): Pick<BackendDescription, 'detail' | 'advice'> {
-  if (name === 'onednn') {
-    return describeOneDnn();
+  if (NATIVE.has(name)) {
+    return describeNative(name);
   }
   return name === 'webgpu' ? describeWebGpu() : { detail: 'ready' };
 }

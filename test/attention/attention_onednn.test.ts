@@ -7,7 +7,7 @@ import {
   CrossAttention,
   createAttention,
 } from '../../src/attention/index.js';
-import type { OneDnnBackend } from '../../src/backends/native/backend.js';
+import type { NativeBackend } from '../../src/backends/native/backend.js';
 import { measurePeak } from '../../src/backends/peak_memory.js';
 import { freeMemory } from '../../src/backends/traits.js';
 import { OutOfMemoryError } from '../../src/errors.js';
@@ -40,7 +40,7 @@ const label = ({ freeMemory: free, ...rest }: AttentionOptions) =>
   JSON.stringify(rest) + (free ? ', little memory' : '');
 
 (hasNative ? describe : describe.skip)('attention on the onednn backend', () => {
-  let backend: OneDnnBackend;
+  let backend: NativeBackend;
   beforeAll(async () => {
     backend = await startOneDnn();
   });

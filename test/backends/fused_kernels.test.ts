@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
-import type { OneDnnBackend } from '../../src/backends/native/backend.js';
+import type { NativeBackend } from '../../src/backends/native/backend.js';
 import type { PhysicalType } from '../../src/backends/types.js';
 import {
   type Conv2dOptions,
@@ -17,7 +17,7 @@ import { BOUND, hasNative, type Impl, numbers, startOneDnn, TYPES } from './supp
 const suite = hasNative ? describe : describe.skip;
 
 suite('fused kernels of onednn equal their composed twins', () => {
-  let backend: OneDnnBackend;
+  let backend: NativeBackend;
   beforeAll(async () => {
     backend = await startOneDnn();
   });

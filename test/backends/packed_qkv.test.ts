@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { AttentionProjections, type CrossAttention, createAttention } from '../../src/attention/index.js';
-import type { OneDnnBackend } from '../../src/backends/native/backend.js';
+import type { NativeBackend } from '../../src/backends/native/backend.js';
 import { initRandom, Weights } from '../../src/nn/index.js';
 import { memoryEfficientAttentionPacked, memoryEfficientAttentionTokens, packedQkv } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
@@ -11,7 +11,7 @@ const suite = hasNative ? describe : describe.skip;
 type Three<T> = { q: T; k: T; v: T };
 
 suite('packed queries, keys and values on onednn', () => {
-  let backend: OneDnnBackend;
+  let backend: NativeBackend;
   beforeAll(async () => {
     backend = await startOneDnn();
   });

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { loadAddon } from '../../src/backends/native/addon.js';
-import type { OneDnnBackend } from '../../src/backends/native/backend.js';
+import type { NativeBackend } from '../../src/backends/native/backend.js';
 import type { PhysicalType } from '../../src/backends/types.js';
 
 export const TYPES: PhysicalType[] = ['float32', 'bfloat16', 'float16'];
@@ -11,11 +11,11 @@ export const BOUND: Record<PhysicalType, number> = { float32: 2e-6, bfloat16: 6e
 export type Impl = 'native' | 'composed';
 
 /** Whether the native engine is built here; without it there is nothing to test. */
-export const hasNative = loadAddon().addon !== undefined;
+export const hasNative = loadAddon('onednn').addon !== undefined;
 
-export async function startOneDnn(): Promise<OneDnnBackend> {
+export async function startOneDnn(): Promise<NativeBackend> {
   await pickBackend('onednn');
-  return tf.backend() as OneDnnBackend;
+  return tf.backend() as NativeBackend;
 }
 
 /** Reproducible numbers around 0 with a standard deviation near 1. */

@@ -20,11 +20,10 @@ const jasmine = jasmineRequire.core(jasmineRequire);
 const env = jasmine.getEnv({ suppressLoadErrors: true });
 Object.assign(globalThis, jasmineRequire.interface(jasmine, env), { jasmine });
 
-const { registerOneDnn } = await import('../../dist/backends/native/register.js');
+const { registerNative } = await import('../../dist/backends/native/register.js');
 const { registerWebGpu } = await import('../../dist/backends/webgpu/register.js');
 await import('@tensorflow/tfjs-backend-cpu');
-const registrations = { onednn: registerOneDnn, webgpu: registerWebGpu };
-const reason = await registrations[backendName]?.();
+const reason = await (backendName === 'webgpu' ? registerWebGpu() : registerNative(backendName));
 if (reason) {
   console.log(`conformance: ${reason}`);
   process.exit(process.env.CI ? 1 : 0);

@@ -9,7 +9,7 @@ const CODES = { float32: 0, bfloat16: 1, float16: 2, int32: 3, bool: 4 } as cons
 const EXCHANGE_MARGIN = 16;
 
 /** The data of one or more tensors: numbers in native memory, or values that no kernel has asked for yet. */
-export class OneDnnData {
+export class NativeData {
   /** Native handle, -1 while the numbers are in `values`. */
   handle = -1;
   values: tf.BackendValues | null = null;
@@ -19,7 +19,7 @@ export class OneDnnData {
   alive = true;
 
   constructor(
-    readonly owner: OneDnnBackend,
+    readonly owner: NativeBackend,
     public dtype: tf.DataType,
     public size: number,
   ) {}
@@ -28,14 +28,17 @@ export class OneDnnData {
 /** What a kernel of this backend needs of tfjs-core: the data id decides, shape and dtype come with the tensor. */
 export type Info = tf.TensorInfo;
 
-/** The backend 'onednn': tensors live in the memory pool of the native addon, kernels run there. */
-export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBackend {
-  private readonly foreign = new WeakMap<object, OneDnnData>();
+/** A backend whose tensors live in the memory of a native addon, where the kernels run too. */
+export class NativeBackend extends tf.KernelBackend implements NativeTensorBackend {
+  private readonly foreign = new WeakMap<object, NativeData>();
   private readonly kernels = new Map<string, number>();
   private readonly exchange: Float64Array;
   private count = 0;
 
-  constructor(readonly addon: NativeAddon) {
+  constructor(
+    readonly name: string,
+    readonly addon: NativeAddon,
+  ) {
     super();
     this.exchange = addon.exchange;
     addon.kernels.forEach((name, id) => {
@@ -45,34 +48,34 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
 
   // --- data ----------------------------------------------------------------------------------------------------------
 
-  data(dataId: object): OneDnnData {
-    if (dataId instanceof OneDnnData && dataId.owner === this && dataId.alive) return dataId;
+  data(dataId: object): NativeData {
+    if (dataId instanceof NativeData && dataId.owner === this && dataId.alive) return dataId;
     const known = this.foreign.get(dataId);
     if (known) return known;
-    if (dataId instanceof OneDnnData && tf.engine().state.tensorInfo.get(dataId)?.backend === this) {
-      throw new BackendError('[onednn] a tensor is used after its data was disposed');
+    if (dataId instanceof NativeData && tf.engine().state.tensorInfo.get(dataId)?.backend === this) {
+      throw new BackendError(`[${this.name}] a tensor is used after its data was disposed`);
     }
     tf.engine().moveData(this, dataId);
-    if (dataId instanceof OneDnnData && dataId.owner === this) return dataId;
+    if (dataId instanceof NativeData && dataId.owner === this) return dataId;
     return this.foreign.get(dataId)!;
   }
 
   override write(values: tf.BackendValues | null, shape: number[], dtype: tf.DataType): tf.DataId {
-    const data = new OneDnnData(this, dtype, tf.util.sizeFromShape(shape));
+    const data = new NativeData(this, dtype, tf.util.sizeFromShape(shape));
     data.values = values;
     this.count++;
     return data;
   }
 
   override move(dataId: object, values: tf.BackendValues, shape: number[], dtype: tf.DataType, refCount: number): void {
-    let data: OneDnnData;
-    if (dataId instanceof OneDnnData && dataId.owner === this) {
+    let data: NativeData;
+    if (dataId instanceof NativeData && dataId.owner === this) {
       data = dataId;
       data.alive = true;
       data.dtype = dtype;
       data.size = tf.util.sizeFromShape(shape);
     } else {
-      data = new OneDnnData(this, dtype, tf.util.sizeFromShape(shape));
+      data = new NativeData(this, dtype, tf.util.sizeFromShape(shape));
       this.foreign.set(dataId, data);
     }
     data.refCount = refCount;
@@ -81,15 +84,15 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
   }
 
   /** Native handle of the numbers; copies them to native memory when they are still in JavaScript. */
-  private handleOf(data: OneDnnData): number {
+  private handleOf(data: NativeData): number {
     if (data.handle < 0) data.handle = this.upload(data);
     return data.handle;
   }
 
-  private upload(data: OneDnnData): number {
+  private upload(data: NativeData): number {
     const { dtype, size } = data;
     if (dtype !== 'float32' && dtype !== 'int32' && dtype !== 'bool') {
-      throw new BackendError(`[onednn] native kernels work on float32, int32 and bool, got ${dtype}`);
+      throw new BackendError(`[${this.name}] native kernels work on float32, int32 and bool, got ${dtype}`);
     }
     const target = CODES[dtype];
     let bytes: ArrayBufferView;
@@ -112,7 +115,7 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
     return handle;
   }
 
-  private targetArray(data: OneDnnData): Float32Array | Int32Array | Uint8Array {
+  private targetArray(data: NativeData): Float32Array | Int32Array | Uint8Array {
     if (data.dtype === 'float32') return new Float32Array(data.size);
     return data.dtype === 'int32' ? new Int32Array(data.size) : new Uint8Array(data.size);
   }
@@ -132,12 +135,13 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
   override async read(dataId: object): Promise<tf.BackendValues> {
     const data = this.data(dataId);
     if (data.complex || data.handle < 0 || data.size < 4096) return this.readSync(dataId);
-    const target = this.targetArray(data);
-    return this.guard(() => this.addon.read(data.handle, target));
+    return this.addon.read(data.handle).catch((error) => {
+      throw typed(error);
+    });
   }
 
   override disposeData(dataId: object, force = false): boolean {
-    const own = dataId instanceof OneDnnData && dataId.owner === this;
+    const own = dataId instanceof NativeData && dataId.owner === this;
     const data = own ? dataId : this.foreign.get(dataId);
     if (!data?.alive) return true;
     data.refCount--;
@@ -161,7 +165,7 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
   }
 
   override refCount(dataId: object): number {
-    const data = dataId instanceof OneDnnData && dataId.owner === this ? dataId : this.foreign.get(dataId);
+    const data = dataId instanceof NativeData && dataId.owner === this ? dataId : this.foreign.get(dataId);
     return data?.alive ? data.refCount : 0;
   }
 
@@ -175,7 +179,7 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
    * Runs a native kernel.
    *
    * @param inputs by position, null for optional ones that are not given
-   * @throws OutOfMemoryError; Error naming the kernel, its inputs and what it expected
+   * @throws OutOfMemoryError; BackendError naming the kernel, its inputs and what it expected
    */
   run(kernel: string, inputs: readonly (Info | null | undefined)[], attributes?: Attributes): Info[] {
     const id = this.kernels.get(kernel);
@@ -194,12 +198,7 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
       exchange[at++] = shape.length;
       for (let axis = 0; axis < shape.length; axis++) exchange[at++] = shape[axis]!;
     }
-    let outputs: number;
-    try {
-      outputs = this.addon.run(id, attributes);
-    } catch (error) {
-      throw typed(error);
-    }
+    const outputs = this.guard(() => this.addon.run(id, attributes));
     const results: Info[] = [];
     at = 0;
     for (let i = 0; i < outputs; i++) {
@@ -214,7 +213,7 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
         size *= dim;
       }
       const dtype = type <= CODES.float16 ? 'float32' : type === CODES.int32 ? 'int32' : 'bool';
-      const data = new OneDnnData(this, dtype, size);
+      const data = new NativeData(this, dtype, size);
       data.handle = handle;
       this.count++;
       results.push({ dataId: data, shape, dtype });
@@ -262,14 +261,14 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
     const size = tf.util.sizeFromShape(shape);
     const expected = size * (storage === 'F32' ? 4 : 2);
     if (!(storage in STORAGE) || !(physical in CODES)) {
-      throw new InvalidArgumentError(`[onednn] cannot make ${physical} of ${storage}`);
+      throw new InvalidArgumentError(`[${this.name}] cannot make ${physical} of ${storage}`);
     }
     if (bytes.byteLength !== expected) {
       throw new InvalidArgumentError(
-        `[onednn] shape [${shape}] of ${storage} needs ${expected} bytes, got ${bytes.byteLength}`,
+        `[${this.name}] shape [${shape}] of ${storage} needs ${expected} bytes, got ${bytes.byteLength}`,
       );
     }
-    const data = new OneDnnData(this, 'float32', size);
+    const data = new NativeData(this, 'float32', size);
     data.handle = this.guard(() =>
       this.addon.create(bytes, STORAGE[storage], CODES[physical], shape, permutation, true),
     );
@@ -281,7 +280,7 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
   physicalType(tensor: tf.Tensor): PhysicalType {
     const data = this.data(tensor.dataId);
     if (data.dtype !== 'float32') {
-      throw new InvalidArgumentError(`[onednn] physical types belong to float32 tensors, got ${data.dtype}`);
+      throw new InvalidArgumentError(`[${this.name}] physical types belong to float32 tensors, got ${data.dtype}`);
     }
     return NATIVE_TYPES[this.addon.typeOf(this.handleOf(data))] as PhysicalType;
   }
@@ -327,7 +326,9 @@ export class OneDnnBackend extends tf.KernelBackend implements NativeTensorBacke
   }
 }
 
+/** What an addon throws, as an error of this library. */
 function typed(error: unknown): unknown {
-  if ((error as { code?: string }).code !== 'OUT_OF_MEMORY') return error;
-  return new OutOfMemoryError((error as Error).message, { cause: error });
+  const { code, message } = error as { code?: string; message: string };
+  if (code === 'OUT_OF_MEMORY') return new OutOfMemoryError(message, { cause: error });
+  return code === 'KERNEL_ERROR' ? new BackendError(message, { cause: error }) : error;
 }

@@ -1,7 +1,7 @@
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import * as tf from '@tensorflow/tfjs-core';
 import { BackendError } from '../../errors.js';
-import type { Info, OneDnnBackend } from './backend.js';
+import type { Info, NativeBackend } from './backend.js';
 
 let cpu: MathBackendCPU | undefined;
 
@@ -13,7 +13,7 @@ function quietCpu(): MathBackendCPU {
 type Inputs = Record<string, Info | Info[] | undefined> | Info[];
 
 /** Copies the numbers of a tensor to a backend of its own, which only this file uses. */
-function toCpu(info: Info, backend: OneDnnBackend, temporary: Info[]): Info {
+function toCpu(info: Info, backend: NativeBackend, temporary: Info[]): Info {
   const { complex } = backend.data(info.dataId);
   let copy: Info;
   if (complex) {
@@ -32,7 +32,7 @@ function toCpu(info: Info, backend: OneDnnBackend, temporary: Info[]): Info {
   return Object.assign(copy, { rank: info.shape.length, size: tf.util.sizeFromShape(info.shape) });
 }
 
-function fromCpu(info: Info, backend: OneDnnBackend): Info {
+function fromCpu(info: Info, backend: NativeBackend): Info {
   const { values, complexTensorInfos } = cpu!.data.get(info.dataId);
   const result = backend.makeTensorInfo(info.shape, info.dtype, (values as tf.BackendValues | undefined) ?? null);
   if (complexTensorInfos) {
@@ -45,7 +45,7 @@ function fromCpu(info: Info, backend: OneDnnBackend): Info {
 /** Runs the kernel of tfjs's cpu backend on copies of the inputs: for kernels and dtypes that have no native one. */
 export function forward(
   name: string,
-  { inputs, backend, attrs }: { inputs: Inputs; backend: OneDnnBackend; attrs: unknown },
+  { inputs, backend, attrs }: { inputs: Inputs; backend: NativeBackend; attrs: unknown },
 ): Info | Info[] {
   const config = tf.getKernel(name, 'cpu');
   if (!config) throw new BackendError(`[${name}] neither the native addon nor tfjs's cpu backend has this kernel`);

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { loadAddon } from '#native-addon';
-import { OneDnnBackend } from './backend.js';
+import { NativeBackend } from './backend.js';
 import { forward } from './forward.js';
 import { cast } from './kernels/cast.js';
 import { complex } from './kernels/complex.js';
@@ -17,8 +17,7 @@ import { resize } from './kernels/resize.js';
 import { slicing } from './kernels/slicing.js';
 import { views } from './kernels/views.js';
 
-const BACKEND = 'onednn';
-/** Above tfjs's own backends for Node, so that tfjs-core takes this one by itself. */
+/** Above tfjs's own backends for Node, so that tfjs-core takes a native one by itself. */
 const PRIORITY = 10;
 
 const KERNELS: KernelDefinition[] = [
@@ -26,33 +25,45 @@ const KERNELS: KernelDefinition[] = [
   ...[matmul, convolution, resize, fused],
 ].flat();
 
-/** The names of the kernels that run in the addon; the others of tfjs-core are forwarded to tfjs's cpu kernels. */
+/** The kernels that this library has a native form for, if the addon has what they need. */
 export const nativeKernels: readonly string[] = KERNELS.map(({ name }) => name);
 
-function register(kernelName: string, kernelFunc: KernelDefinition['run']): void {
-  tf.registerKernel({ kernelName, backendName: BACKEND, kernelFunc: kernelFunc as unknown as tf.KernelFunc });
+/**
+ * The native kernels that an addon with the functions `has` cannot run, by name: those of tfjs-core go to tfjs's cpu
+ * backend, those of src/ops to their composition.
+ */
+export function absentKernels(has: readonly string[]): string[] {
+  const there = new Set(has);
+  return KERNELS.filter(({ needs }) => !needs.every((name) => there.has(name))).map(({ name }) => name);
 }
 
 /**
- * Makes the backend 'onednn' known to tfjs-core, with all its kernels; does nothing when it is known already.
+ * Makes a native backend known to tfjs-core, with all its kernels; does nothing when it is known already.
  *
+ * @param name of the backend and of its addon: name.node
  * @returns why that is not possible here, or undefined
  */
-export function registerOneDnn(): string | undefined {
-  if (tf.findBackendFactory(BACKEND)) return undefined;
-  const loaded = loadAddon();
+export function registerNative(name: string): string | undefined {
+  if (tf.findBackendFactory(name)) return undefined;
+  const loaded = loadAddon(name);
   if (!loaded.addon) return loaded.reason;
   const { addon } = loaded;
-  for (const { name, run } of KERNELS) register(name, run);
-  const native = new Set(nativeKernels);
-  for (const { kernelName } of tf.getKernelsForBackend('cpu')) {
-    if (native.has(kernelName)) continue;
-    register(kernelName, (args) => forward(kernelName, args));
-  }
+  registerKernels(name, new Set(absentKernels(addon.kernels)));
   tf.registerGradient({
     kernelName: 'PhysicalCast',
     gradFunc: (dy) => ({ x: () => tf.cast(dy as tf.Tensor, 'float32') }),
   });
-  tf.registerBackend(BACKEND, () => new OneDnnBackend(addon), PRIORITY);
+  tf.registerBackend(name, () => new NativeBackend(name, addon), PRIORITY);
   return undefined;
+}
+
+function registerKernels(backendName: string, absent: ReadonlySet<string>): void {
+  const register = (kernelName: string, kernelFunc: KernelDefinition['run']) =>
+    tf.registerKernel({ kernelName, backendName, kernelFunc: kernelFunc as unknown as tf.KernelFunc });
+  const native = KERNELS.filter(({ name }) => !absent.has(name));
+  for (const { name, run } of native) register(name, run);
+  const done = new Set(native.map(({ name }) => name));
+  for (const { kernelName } of tf.getKernelsForBackend('cpu')) {
+    if (!done.has(kernelName)) register(kernelName, (args) => forward(kernelName, args));
+  }
 }

@@ -1,8 +1,8 @@
-import type { Info, OneDnnBackend } from '../backend.js';
+import type { Info, NativeBackend } from '../backend.js';
 import { forward } from '../forward.js';
 import type { KernelDefinition } from './definition.js';
 
-const partOf = (backend: OneDnnBackend, input: Info, part: 'real' | 'imag'): Info | undefined => {
+const partOf = (backend: NativeBackend, input: Info, part: 'real' | 'imag'): Info | undefined => {
   const { complex } = backend.data(input.dataId);
   return complex ? backend.share(complex[part], input.shape) : undefined;
 };
@@ -11,6 +11,7 @@ const partOf = (backend: OneDnnBackend, input: Info, part: 'real' | 'imag'): Inf
 export const complex: KernelDefinition[] = [
   {
     name: 'Complex',
+    needs: [],
     run: ({ inputs, backend }) => {
       const { real, imag } = inputs;
       const result = backend.makeTensorInfo(real!.shape, 'complex64', null);
@@ -20,10 +21,12 @@ export const complex: KernelDefinition[] = [
   },
   {
     name: 'Real',
+    needs: [],
     run: (args) => partOf(args.backend, args.inputs.input!, 'real') ?? args.backend.share(args.inputs.input!),
   },
   {
     name: 'Imag',
+    needs: [],
     run: (args) => partOf(args.backend, args.inputs.input!, 'imag') ?? forward('Imag', args),
   },
 ];

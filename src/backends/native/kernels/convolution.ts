@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Attributes } from '../addon.js';
 import { forward } from '../forward.js';
-import { applyEpilogue } from './activation.js';
+import { applyEpilogue, EPILOGUE } from './activation.js';
 import { type KernelArguments, type KernelDefinition, kernel } from './definition.js';
 
 const { backend_util } = tf;
@@ -50,16 +50,20 @@ export const convolution: KernelDefinition[] = [
     if (!attributes || !allFloat(args)) return forward('Conv2D', args);
     return args.backend.run1('Conv2D', [x, filter], attributes);
   }),
-  kernel('FusedConv2D', (args) => {
-    const { inputs, backend, attrs } = args;
-    const { x, filter, bias, preluActivationWeights } = inputs;
-    const attributes = geometry(x!.shape, filter!.shape, attrs);
-    if (!attributes || !allFloat(args)) return forward('FusedConv2D', args);
-    const inside = bias && tf.util.sizeFromShape(bias.shape) === filter!.shape[3];
-    const sums = backend.run1('Conv2D', [x, filter, inside ? bias : null], attributes);
-    const rest = inside ? undefined : bias;
-    return applyEpilogue(backend, sums, rest, attrs.activation, preluActivationWeights, attrs.leakyreluAlpha);
-  }),
+  kernel(
+    'FusedConv2D',
+    (args) => {
+      const { inputs, backend, attrs } = args;
+      const { x, filter, bias, preluActivationWeights } = inputs;
+      const attributes = geometry(x!.shape, filter!.shape, attrs);
+      if (!attributes || !allFloat(args)) return forward('FusedConv2D', args);
+      const inside = bias && tf.util.sizeFromShape(bias.shape) === filter!.shape[3];
+      const sums = backend.run1('Conv2D', [x, filter, inside ? bias : null], attributes);
+      const rest = inside ? undefined : bias;
+      return applyEpilogue(backend, sums, rest, attrs.activation, preluActivationWeights, attrs.leakyreluAlpha);
+    },
+    ['Conv2D', ...EPILOGUE],
+  ),
   kernel('Conv2DBackpropInput', (args) => {
     const { inputs, backend, attrs } = args;
     const attributes = geometry(attrs.inputShape, inputs.filter!.shape, attrs, inputs.dy!.shape);

@@ -1,26 +1,33 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { AttributeValue } from '../addon.js';
-import type { Info, OneDnnBackend } from '../backend.js';
+import type { Info, NativeBackend } from '../backend.js';
 import { forward } from '../forward.js';
 
 export interface KernelArguments {
   inputs: Record<string, Info>;
-  backend: OneDnnBackend;
+  backend: NativeBackend;
   // biome-ignore lint/suspicious/noExplicitAny: attributes are as different as the kernels
   attrs: any;
 }
 
 export interface KernelDefinition {
   name: string;
+  /** The kernels of the addon that it calls; without one of them it is not registered. */
+  needs: readonly string[];
   run(args: KernelArguments): Info | Info[];
 }
 
 const isNative = ({ dtype }: Info) => dtype === 'float32' || dtype === 'int32' || dtype === 'bool';
 
 /** A kernel written for float32, int32 and bool tensors; others go to tfjs's cpu kernel of that name. */
-export function kernel(name: string, run: (args: KernelArguments) => Info | Info[]): KernelDefinition {
+export function kernel(
+  name: string,
+  run: (args: KernelArguments) => Info | Info[],
+  needs: readonly string[] = [name],
+): KernelDefinition {
   return {
     name,
+    needs,
     run: (args) => {
       for (const key in args.inputs) {
         const input = args.inputs[key];

@@ -21,11 +21,13 @@ export const layout: KernelDefinition[] = [
   ),
   {
     name: 'Range',
+    needs: ['Range'],
     run: ({ backend, attrs: { start, stop, step = 1, dtype = 'float32' } }) =>
       backend.run1('Range', [], { start, stop, step, dtype }),
   },
   {
     name: 'Fill',
+    needs: ['Fill'],
     run: (args) => {
       const { value, shape } = args.attrs;
       const dtype = args.attrs.dtype ?? tf.util.inferDtype(value);

@@ -15,10 +15,11 @@ function reshape({ inputs, backend, attrs }: KernelArguments): Info {
 
 /** Kernels that share the data of their input, whatever its dtype. */
 export const views: KernelDefinition[] = [
-  { name: 'Identity', run: ({ inputs, backend }) => backend.share(inputs.x!) },
-  { name: 'Reshape', run: reshape },
+  { name: 'Identity', needs: [], run: ({ inputs, backend }) => backend.share(inputs.x!) },
+  { name: 'Reshape', needs: [], run: reshape },
   {
     name: 'ExpandDims',
+    needs: [],
     run: ({ inputs, backend, attrs }) => {
       const { input } = inputs;
       const shape = [...input!.shape];

@@ -1,4 +1,4 @@
-#include "core/arena.h"
+#include "cpu/arena.h"
 
 #include <sys/mman.h>
 
