@@ -24,6 +24,9 @@ export class DownloadError extends DiffusersError {}
 /** A file could not be written; nothing half-written is left and what was there before stays. */
 export class FileWriteError extends DiffusersError {}
 
+/** A picture cannot be drawn again from its metadata; the message says why. */
+export class NotReproducibleError extends DiffusersError {}
+
 /** A backend or kernel that was asked for is not available on this machine. */
 export class BackendError extends DiffusersError {}
 

@@ -34,7 +34,8 @@ export const PARAMETERS_KEY = 'parameters';
 /** Larger files are refused before they are read. */
 const MAX_PICTURE_BYTES = 2 ** 30;
 
-const quote = (value: string): string => (/[,:\n]/.test(value) ? JSON.stringify(value) : value);
+/** As it is where it reads back so, else as JSON. */
+const quote = (value: string): string => (/[,:\n\r]|^[\s"]|\s$/.test(value) ? JSON.stringify(value) : value);
 
 /**
  * Prompt and settings as A1111's web UI writes them (modules/processing.py, create_infotext): the prompt, a line

@@ -97,6 +97,11 @@ export abstract class Model {
     return this.weights.parameters;
   }
 
+  /** How attention is computed now. */
+  get attentionOptions(): Readonly<AttentionOptions> {
+    return this.attention;
+  }
+
   /** Every attention layer, in the order of computation. */
   get attentionLayers(): readonly AttentionLayer[] {
     return [];

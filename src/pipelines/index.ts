@@ -35,6 +35,7 @@ export type {
   StepDecision,
   Timings,
 } from './common/options.js';
+export { applyRedrawing, type Redrawing, redraw, withInputs } from './common/redraw.js';
 export {
   type LatentConsistencyModelOptions,
   LatentConsistencyModelPipeline,

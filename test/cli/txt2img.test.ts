@@ -99,7 +99,7 @@ describe('a picture', () => {
       Seed: '18446744073709551615',
       Size: '80x48',
       'Clip skip': '2',
-      'CFG rescale': '0.5',
+      'CFG Rescale': '0.5',
       Eta: '0.5',
     });
   });

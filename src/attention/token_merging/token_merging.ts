@@ -62,7 +62,7 @@ function complete(options: TokenMergingOptions): CompleteOptions {
  * which each stands for those that are most alike.
  */
 export class TokenMerging {
-  private readonly options: CompleteOptions;
+  readonly options: Readonly<CompleteOptions>;
   private generator: TorchGenerator;
 
   /** @param layer number of the block, so that each makes other random choices */

@@ -166,6 +166,14 @@ export class AutoencoderKL extends Model {
     this.enableTiling(false);
   }
 
+  get isSliced(): boolean {
+    return this.useSlicing;
+  }
+
+  get isTiled(): boolean {
+    return this.useTiling;
+  }
+
   private get tileLatentMinSize(): number {
     return Math.trunc(this.tileSampleMinSize / this.scaleFactor);
   }

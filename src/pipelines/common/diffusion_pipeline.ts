@@ -12,7 +12,7 @@ import type { GeneratedImage } from '../../images/index.js';
 import { isReplacedBySaving } from '../../loaders/checkpoint_files.js';
 import { AutoencoderKL, CLIPTextModel } from '../../models/index.js';
 import { Model, type SaveOptions } from '../../models/model.js';
-import type { SchedulerMixin } from '../../schedulers/index.js';
+import type { SchedulerConfigJson, SchedulerMixin } from '../../schedulers/index.js';
 import { Callable, type Prompt } from './callable.js';
 import {
   type ComponentTable,
@@ -32,15 +32,25 @@ interface WithScheduler {
 }
 
 /** A pipeline class, for loading: its name in model_index.json, its components, its constructor. */
-export interface PipelineClass<C extends object, P> {
+export interface PipelineClass<C extends WithScheduler, P> {
   readonly className: string;
   readonly componentTable: ComponentTable<C>;
   /** @throws ConfigError for components that cannot work together */
   new (components: C): P;
 }
 
+/** What a pipeline keeps of how it was loaded, for the metadata of pictures. */
+export interface LoadedPipeline extends WithScheduler {
+  /** Name of the checkpoint. */
+  modelName: string | undefined;
+  /** Configuration of the checkpoint's scheduler; undefined when another was given in its place. */
+  checkpointScheduler: SchedulerConfigJson | undefined;
+  /** Components that were given in place of the checkpoint's. */
+  givenComponents: readonly string[];
+}
+
 /** `fromPretrained` of a pipeline class. */
-export async function loadPipeline<C extends object, P extends { modelName: string | undefined }>(
+export async function loadPipeline<C extends WithScheduler, P extends LoadedPipeline>(
   Pipeline: PipelineClass<C, P>,
   idOrDir: string,
   options: FromPretrainedOptions<C>,
@@ -50,6 +60,9 @@ export async function loadPipeline<C extends object, P extends { modelName: stri
   try {
     const pipe = new Pipeline(components);
     pipe.modelName = modelName;
+    const given = Object.entries(options ?? {}).filter(([name, part]) => name in componentTable && part);
+    pipe.givenComponents = given.map(([name]) => name);
+    pipe.checkpointScheduler = options?.scheduler ? undefined : pipe.scheduler.config;
     return pipe;
   } catch (error) {
     const given = Object.values(options ?? {});
@@ -71,6 +84,10 @@ export abstract class DiffusionPipeline<
 > extends Callable<Options> {
   /** Name of the checkpoint, for the metadata of pictures. */
   modelName: string | undefined;
+  /** Configuration of the checkpoint's scheduler, of which the metadata tells the differences. */
+  checkpointScheduler: SchedulerConfigJson | undefined;
+  /** Components that `fromPretrained` was given in place of the checkpoint's. */
+  givenComponents: readonly string[] = [];
   private readonly calls = new CallQueue();
 
   protected constructor(

@@ -5,8 +5,10 @@ import type { GenerationOptions } from './options.js';
 /** Where the noise comes from, and the seeds that are worth recording. */
 export interface NoiseSource {
   generator: TorchGenerator | TorchGenerator[];
-  /** One for the batch or one for each picture; none for generators that the caller has already drawn from. */
+  /** One for the batch or one for each picture. */
   seeds: bigint[];
+  /** Whether the seeds say it all: no generator has been drawn from, none is given twice. */
+  fresh: boolean;
 }
 
 /**
@@ -29,7 +31,15 @@ export function noiseSource(
     }
   }
   const source = generator ? many(generator) : seededGenerators(seed ?? randomSeed());
-  return { generator: source, seeds: [source].flat().map((g) => g.initialSeed()) };
+  const all = [source].flat();
+  const fresh = generator === undefined || (new Set(all).size === all.length && all.every(isFresh));
+  return { generator: source, seeds: all.map((g) => g.initialSeed()), fresh };
+}
+
+/** Whether a generator is as its seed made it. */
+function isFresh(generator: TorchGenerator): boolean {
+  const begin = new TorchGenerator(generator.initialSeed()).getState();
+  return generator.getState().every((byte, i) => byte === begin[i]);
 }
 
 function many<T>(value: T | readonly T[]): T | T[] {

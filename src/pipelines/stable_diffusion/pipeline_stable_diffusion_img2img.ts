@@ -1,7 +1,7 @@
 import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
+import { readImageFile } from '../../images/read_image.js';
 import { expectThat, is } from '../../utils/check.js';
-import type { Prompt } from '../common/callable.js';
 import type { FromPretrainedOptions } from '../common/components.js';
 import { loadPipeline } from '../common/diffusion_pipeline.js';
 import { type ImageInput, VaeImageProcessor } from '../common/image_processor.js';
@@ -34,6 +34,7 @@ const IMAGE: Check = [(value) => is.object(value) || is.string(value) || Array.i
  */
 export class StableDiffusionImg2ImgPipeline extends StableDiffusionBase<StableDiffusionImg2ImgOptions> {
   static readonly className: string = 'StableDiffusionImg2ImgPipeline';
+  protected override readonly defaults = { numInferenceSteps: 50, guidanceScale: 7.5, strength: 0.8 };
 
   constructor(components: StableDiffusionComponents) {
     super(components, StableDiffusionImg2ImgPipeline);
@@ -51,21 +52,23 @@ export class StableDiffusionImg2ImgPipeline extends StableDiffusionBase<StableDi
     return { ...STABLE_DIFFUSION_CHECKS, image: IMAGE, strength: STRENGTH };
   }
 
-  protected override generate(prompt: Prompt, options: StableDiffusionImg2ImgOptions) {
-    return super.generate(prompt, { strength: 0.8, ...options });
-  }
-
   protected override check(_plan: Plan, { image }: StableDiffusionImg2ImgOptions): void {
     expectThat(image !== undefined, this.className, 'image', 'a picture to begin with', image);
   }
 
   protected override schedule(options: StableDiffusionImg2ImgOptions): number {
-    const { numInferenceSteps = this.defaults.numInferenceSteps, timesteps, sigmas, strength } = options;
+    const {
+      numInferenceSteps = this.defaults.numInferenceSteps,
+      timesteps,
+      sigmas,
+      strength = this.defaults.strength,
+    } = options;
     return applySchedule(this.className, this.scheduler, { numInferenceSteps, timesteps, sigmas, strength });
   }
 
-  protected async start({ pictures, noise, begin }: Plan, { image }: StableDiffusionImg2ImgOptions): Promise<Tensor4D> {
-    const original = await this.originalLatents(image, pictures, noise.generator);
+  protected async start(plan: Plan, { image }: StableDiffusionImg2ImgOptions): Promise<Tensor4D> {
+    const { pictures, noise, begin } = plan;
+    const original = await this.originalLatents(await readInputs(image, plan), pictures, noise.generator);
     try {
       const { shape } = original;
       return prepareLatents<Tensor4D>(this.scheduler, shape, noise.generator, { original, begin });
@@ -97,4 +100,18 @@ export class StableDiffusionImg2ImgPipeline extends StableDiffusionBase<StableDi
       pixels.dispose();
     }
   }
+}
+
+/** The pictures, those of files as pixels; the plan notes the files, or that there is more than files. */
+async function readInputs(image: StableDiffusionImg2ImgOptions['image'], plan: Plan): Promise<ImageInput[]> {
+  const read = async (item: ImageInput) => {
+    const isFile = is.string(item) || item instanceof Uint8Array;
+    return isFile ? readImageFile(item) : { pixels: item, file: undefined };
+  };
+  const found = await Promise.all([image as ImageInput | ImageInput[]].flat().map(read));
+  plan.inputs = found.flatMap(({ file }) => file ?? []);
+  if (plan.inputs.length < found.length) {
+    plan.unrecorded.add('image');
+  }
+  return found.map(({ pixels }) => pixels);
 }

@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { restartTokenMerging } from '../../attention/index.js';
 import { synchronize } from '../../backends/traits.js';
 import type { GeneratedImage } from '../../images/index.js';
+import type { InputFile } from '../../images/read_image.js';
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
 import { timestepEmbedding } from '../../ops/index.js';
 import { asTokenizer, type Tokenizer } from '../../tokenizers/index.js';
@@ -11,7 +12,13 @@ import type { Prompt } from '../common/callable.js';
 import { Conditioning } from '../common/conditioning.js';
 import { denoisingLoop, runLoop } from '../common/denoising_loop.js';
 import { DiffusionPipeline } from '../common/diffusion_pipeline.js';
-import { imageMetadata } from '../common/generation_metadata.js';
+import {
+  type GenerationRecord,
+  imageMetadata,
+  type PipelineSettings,
+  pipelineSettings,
+  unrecorded,
+} from '../common/generation_metadata.js';
 import { GUIDANCE_CHECKS, type GuidanceOptions, GuidedDenoiser } from '../common/guidance.js';
 import { withPictureAdvice } from '../common/memory_advice.js';
 import { type NoiseSource, noiseSource } from '../common/noise.js';
@@ -80,12 +87,18 @@ export interface Plan {
   begin: number;
   /** Calls of the scheduler's `step` in all. */
   total: number;
+  settings: PipelineSettings;
+  /** Files that the call has read. */
+  inputs: InputFile[];
+  /** What has changed the pictures and is in no metadata. */
+  unrecorded: Set<string>;
 }
 
 /** How a pipeline differs from the others: defaults of its calls, and the part of the schedule that it takes. */
 export interface CallDefaults {
   numInferenceSteps: number;
   guidanceScale: number;
+  strength?: number;
 }
 
 const seconds = (since: number) => (performance.now() - since) / 1000;
@@ -196,7 +209,9 @@ export abstract class StableDiffusionBase<O extends StableDiffusionBaseOptions> 
     const begin = this.schedule(options);
     restartTokenMerging(this);
     const total = this.scheduler.timesteps.length - begin;
-    return { pictures, noise, guidanceScale, guidance, begin, total };
+    const settings = pipelineSettings(this);
+    const rest = { settings, inputs: [], unrecorded: unrecorded(this, options, noise.fresh) };
+    return { pictures, noise, guidanceScale, guidance, begin, total, ...rest };
   }
 
   private condition(prompt: Prompt, plan: Plan, options: O): Promise<Conditioning> {
@@ -241,10 +256,26 @@ export abstract class StableDiffusionBase<O extends StableDiffusionBaseOptions> 
       where,
     };
     try {
-      return await unet.withWeights(() => runLoop(denoisingLoop(loop), options, steps));
+      const watched = { ...options, callbackOnStepEnd: this.watched(plan, options) };
+      return await unet.withWeights(() => runLoop(denoisingLoop(loop), watched, steps));
     } catch (error) {
       throw withPictureAdvice(error, this.vae.scaleFactor);
     }
+  }
+
+  /** The callback, whose changes are noted: no metadata can tell them. */
+  private watched(plan: Plan, { callbackOnStepEnd: callback }: O): O['callbackOnStepEnd'] {
+    return (
+      callback &&
+      (async (step) => {
+        const decision = await callback(step);
+        const { latents, promptEmbeds, guidanceScale } = decision ?? {};
+        if ((latents && latents !== step.latents) || promptEmbeds || (guidanceScale ?? undefined) !== undefined) {
+          plan.unrecorded.add('callbackOnStepEnd');
+        }
+        return decision;
+      })
+    );
   }
 
   /** Takes the latents over. */
@@ -255,18 +286,21 @@ export abstract class StableDiffusionBase<O extends StableDiffusionBaseOptions> 
     plan: Plan,
     taken: number,
   ): Promise<GeneratedImage[] | Tensor4D> {
-    const { scheduler, modelName } = this;
-    const { guidanceScale, pictures, noise, total } = plan;
-    const { numInferenceSteps } = scheduler;
-    const record = {
+    const record: GenerationRecord = {
       prompts: [prompt ?? []].flat(),
-      options,
-      guidanceScale,
-      scheduler,
-      steps: taken < total || numInferenceSteps === null ? taken : numInferenceSteps,
-      seeds: noise.seeds,
-      modelName,
+      options: {
+        ...options,
+        guidanceScale: plan.guidanceScale,
+        strength: (options as { strength?: number }).strength ?? this.defaults.strength,
+      },
+      pictures: plan.pictures,
+      seeds: plan.noise.fresh ? plan.noise.seeds : [],
+      taken: taken < plan.total ? taken : undefined,
+      settings: plan.settings,
+      inputs: plan.inputs,
+      unrecorded: [...plan.unrecorded],
+      modelName: this.modelName,
     };
-    return toImages(this.vae, latents, options, (index, size) => imageMetadata(record, index, pictures, size));
+    return toImages(this.vae, latents, options, (index, size) => imageMetadata(record, index, size));
   }
 }
