@@ -169,7 +169,7 @@ const OPTIONS: Record<string, object | string> = {
   eta: { eta: 0.6, scheduler: 'ddim' },
   height: { height: 24 },
   width: { width: 24 },
-  strength: { strength: 0.7 },
+  strength: { strength: 0.5 },
   image: { strength: 1 },
   callbackOnStepEnd: { callbackOnStepEnd: ({ step }: { step: number }) => ({ stop: step === 1 }) },
   latents: 'a tensor',
