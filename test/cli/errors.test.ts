@@ -35,7 +35,7 @@ describe('wrong usage ends with exit code 2 and one line', () => {
     ['an eta above 1', ['a star', '--eta', '1.5'], /from 0 to 1/],
     ['a seed that is no whole number', ['a star', '--seed', '1e3'], /'1e3' is invalid/],
     ['a seed beyond 64 bits', ['a star', '--seed', '18446744073709551616'], /2\^64/],
-    ['a height of 63', ['a star', '--height', '63'], /height must be a positive multiple of 4.*got 63/],
+    ['a height of 63', ['a star', '--height', '63'], /height expects a positive multiple of 4.*got 63/],
     ['a width of 0', ['a star', '--width', '0'], /'0' is invalid/],
     ['an unknown scheduler', ['a star', '--scheduler', 'foo'], /"foo" is unknown.*EulerDiscreteScheduler/],
     ['scheduler configuration that is no JSON', ['a star', '--scheduler-config', '{'], /Expected JSON/],

@@ -84,7 +84,6 @@ def watch(pipe, kept):
 
     def watched_forward(sample, timestep, *rest, **kw):
         out = forward(sample, timestep, *rest, **kw)
-        kept.setdefault("unet_in", sample)
         kept.setdefault("unet_out", out[0])
         kept.setdefault("text_embeds", kw["encoder_hidden_states"])
         return out
