@@ -23,7 +23,7 @@ import {
   runLoop,
   TorchGenerator,
 } from '../dist/index.js';
-import { barChart } from './plot.mjs';
+import { bars, COLORS, saveChart } from './plot.mjs';
 import { environment, saveJson, summary } from './support.mjs';
 import { gigabytes, startUnet, UNET_OPTIONS } from './unet.mjs';
 
@@ -197,23 +197,21 @@ mkdirSync(dirname(values.out), { recursive: true });
 saveJson(`${values.out}.json`, saved);
 writeFileSync(`${values.out}.md`, `${markdown.join('\n')}`);
 if (charts.length > 0) {
-  writeFileSync(
-    `${values.out}.svg`,
-    barChart({
-      title: 'One step of the UNet',
-      subtitle: subject,
-      labels: charts.map(({ name }) => name),
-      notes: charts.map(({ error }) => (error ? 'does not fit' : undefined)),
-      panels: [
-        { title: 'time', unit: 's', color: '#4c78a8', values: charts.map(({ time }) => time?.median ?? null) },
-        {
-          title: 'peak memory above the weights',
-          unit: 'GB',
-          color: '#f58518',
-          values: charts.map(({ peakBytes, error }) => (error ? null : peakBytes / 2 ** 30)),
-        },
-      ],
-    }),
-  );
+  const panel = (title, color, valueFor) =>
+    bars({
+      title,
+      color,
+      rows: charts.map(({ name, error, ...row }) => {
+        const value = error ? null : valueFor(row);
+        return { label: name, value, text: value === null ? 'does not fit' : value.toPrecision(3) };
+      }),
+    });
+  await saveChart(`${values.out}.svg`, {
+    title: { text: 'One step of the UNet by attention class', subtitle: subject },
+    hconcat: [
+      panel('seconds', COLORS.ours, ({ time }) => time.median),
+      panel('peak memory above the weights, GiB', COLORS.other, ({ peakBytes }) => peakBytes / 2 ** 30),
+    ],
+  });
 }
 console.log(`saved ${values.out}.json, .md${charts.length > 0 ? ' and .svg' : ''}`);

@@ -13,7 +13,12 @@ const isBenchmark = (file) => readFileSync(join(folder, file), 'utf8').includes(
 
 if (!/^[\w-]+$/.test(name) || !existsSync(path)) {
   const files = readdirSync(folder).filter((file) => file.endsWith('.mjs') && isBenchmark(file));
-  console.error(`expected the name of a benchmark, one of: ${files.map(nameOf).join(', ')}; got '${name}'`);
+  const names = files.map(nameOf).join(', ');
+  if (name === '') {
+    console.log(`npm run bench -- NAME [options], with one of: ${names}`);
+    process.exit(0);
+  }
+  console.error(`expected the name of a benchmark, one of: ${names}; got '${name}'`);
   process.exit(2);
 }
 process.argv.splice(1, process.argv.length - 1, path, ...options);
