@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { extname, join } from 'node:path';
-import { checkImagePath } from '../images/index.js';
+import { checkImagePath, imageFormatOf } from '../images/index.js';
 import { asUsage } from './exit.js';
 
 /** A file name for what the prompt says: 'A red circle!' becomes 'a-red-circle'. */
@@ -48,6 +48,9 @@ function unusedNames(prompt: string, count: number): string[] {
  * @throws UsageError when the extension names no picture format, FileWriteError when nothing can be written there
  */
 export async function outputPaths(out: string | undefined, prompt: string, count: number): Promise<string[]> {
+  if (out !== undefined) {
+    await asUsage(() => imageFormatOf(out));
+  }
   const paths = out === undefined ? unusedNames(prompt, count) : numbered(out, count);
   for (const path of paths) {
     await asUsage(() => checkImagePath(path));

@@ -46,8 +46,16 @@ describe('wrong usage ends with exit code 2 and one line', () => {
     ['an unknown dtype', ['a star', '--dtype', 'int8'], /'int8' is invalid.*bfloat16/],
     ['an unknown picture format', ['a star', '--out', 'star.bmp'], /extension .*got '.bmp'/],
     ['a name without an extension', ['a star', '--out', 'star'], /extension/],
+    ['a directory for several pictures', ['a star', '--out', 'stars/', '--batch', '2'], /from 'stars\/'/],
+    ['a picture for txt2img', ['a star', '--image', 'star.png'], /--image/],
   ])('%s', async (_, args, message) => {
     expect(await fails(args)).toEqual({ code: 2, message: expect.stringMatching(oneLine(message)) });
+  });
+
+  test('img2img without a picture', async () => {
+    const { code, stderr } = await runCli(['img2img', 'a star'], { cwd: dir });
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/required option '--image <path>' not specified/);
   });
 
   test('no prompt', async () => {

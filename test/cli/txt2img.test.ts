@@ -237,3 +237,23 @@ describe('stopping', () => {
     expect(await pixelsOf(join(dir, 'star.png'))).toHaveLength(64 * 64 * 3);
   });
 });
+
+describe('other commands', () => {
+  test('img2img begins with a picture, and the same line draws the same one', async () => {
+    const out = (name: string) => ['--seed', '3', '--steps', '4', '--quiet', '--out', name, ...WASM];
+    expect(await runCli(['a red circle', ...out('first.png')], { cwd: dir })).toMatchObject({ code: 0 });
+    const again = ['img2img', 'a blue circle', '--image', 'first.png', '--strength', '0.5'];
+    expect(await runCli([...again, ...out('second.png')], { cwd: dir })).toMatchObject({ code: 0, stderr: '' });
+    expect(await runCli([...again, ...out('third.png')], { cwd: dir })).toMatchObject({ code: 0 });
+    const [first, second, third] = await Promise.all(
+      ['first', 'second', 'third'].map((name) => pixelsOf(join(dir, `${name}.png`))),
+    );
+    expect(second!.equals(third!)).toBe(true);
+    expect(second!.equals(first!)).toBe(false);
+  });
+
+  test('a word that is a command can be drawn, too', async () => {
+    const args = ['txt2img', 'doctor', '--steps', '1', '--seed', '1', '--quiet', ...WASM];
+    expect(await runCli(args, { cwd: dir })).toMatchObject({ code: 0, stdout: 'doctor.png\n' });
+  });
+});

@@ -1,11 +1,11 @@
 import { freemem, totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs-core';
 import { hubCacheDir } from '#platform';
-import { describeAutoAttention, resolveAttention } from '../attention/index.js';
-import { type BackendDescription, describeBackends, pickBackend } from '../backends/index.js';
-import { hubEndpoint, isOffline } from '../loaders/hub/request.js';
-import { installedVersion, PACKAGE_ROOT, SHIPPED_MODEL, versions } from './package_info.js';
-import { describeProcessor, type ProcessorDescription } from './processor.js';
+import { describeAutoAttention, resolveAttention } from '../../attention/index.js';
+import { type BackendDescription, describeBackends, pickBackend } from '../../backends/index.js';
+import { hubEndpoint, isOffline } from '../../loaders/hub/request.js';
+import { installedVersion, PACKAGE_ROOT, SHIPPED_MODEL, versions } from '../package_info.js';
+import { describeProcessor, type ProcessorDescription } from '../processor.js';
 
 interface BackendCheck extends BackendDescription {
   /** Billions of floating point operations a second in a matrix product of 512 x 512 numbers. */
