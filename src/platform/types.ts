@@ -163,6 +163,8 @@ export interface Platform {
   pathOf(address: URL): string;
   /** Whether this is Node, where packages for Node can be loaded. */
   hasNodePackages: boolean;
+  /** Why no GPU can be used, where the system tells without a driver being asked. */
+  missingGpuDriver(): string | undefined;
   /** Loads a package that only Node can use. */
   importNodePackage(name: string): Promise<unknown>;
 }

@@ -1,4 +1,4 @@
-import { hasNodePackages, importNodePackage } from '#platform';
+import { hasNodePackages, importNodePackage, missingGpuDriver } from '#platform';
 import { BackendError } from '../../errors.js';
 
 /** GPUBufferUsage and GPUMapMode by value: in Node these globals do not exist. */
@@ -57,8 +57,15 @@ async function entryPoint(): Promise<GPU> {
   }
   try {
     const { create } = (await importNodePackage('webgpu')) as typeof import('webgpu');
+    const missing = missingGpuDriver();
+    if (missing) {
+      throw new BackendError(`[webgpu] ${missing}`);
+    }
     return create(['enable-dawn-features=disable_robustness']);
   } catch (error) {
+    if (error instanceof BackendError) {
+      throw error;
+    }
     const { code, message } = error as NodeJS.ErrnoException;
     throw new BackendError(
       code === 'ERR_MODULE_NOT_FOUND'

@@ -18,6 +18,7 @@ export {
   hasNodePackages,
   hubCacheDir,
   importNodePackage,
+  missingGpuDriver,
   openHubCache,
   pathOf,
   storedHubToken,

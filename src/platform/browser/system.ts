@@ -52,3 +52,5 @@ export const storedHubToken: Platform['storedHubToken'] = async () => undefined;
 
 /** Files of the hub are read at their addresses, through the browser's own cache. */
 export const openHubCache: Platform['openHubCache'] = () => undefined;
+
+export const missingGpuDriver: Platform['missingGpuDriver'] = () => undefined;

@@ -25,6 +25,7 @@ export {
   freeMemory,
   hasNodePackages,
   importNodePackage,
+  missingGpuDriver,
   pathOf,
   yieldToEventLoop,
 } from './system.js';

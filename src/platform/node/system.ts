@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { readFileSync } from 'node:fs';
-import { freemem } from 'node:os';
+import { readdirSync, readFileSync } from 'node:fs';
+import { freemem, homedir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CallScope, Platform } from '../types.js';
 
@@ -36,3 +37,23 @@ export const pathOf: Platform['pathOf'] = (address) => fileURLToPath(address);
 export const hasNodePackages: boolean = true;
 
 export const importNodePackage: Platform['importNodePackage'] = (name) => import(name);
+
+/** Where Linux keeps the list of its Vulkan drivers. */
+const VULKAN_FOLDERS = ['/usr/share', '/usr/local/share', '/etc', join(homedir(), '.local/share')];
+
+/** Dawn prints warnings of its own when there is no driver, so it is not asked then. */
+export const missingGpuDriver: Platform['missingGpuDriver'] = () => {
+  const named = process.env.VK_DRIVER_FILES || process.env.VK_ADD_DRIVER_FILES || process.env.VK_ICD_FILENAMES;
+  if (process.platform !== 'linux' || named || VULKAN_FOLDERS.some(hasVulkanDriver)) {
+    return undefined;
+  }
+  return "no Vulkan driver is installed; it comes with the GPU's driver (Mesa's: apt-get install mesa-vulkan-drivers)";
+};
+
+function hasVulkanDriver(folder: string): boolean {
+  try {
+    return readdirSync(join(folder, 'vulkan', 'icd.d')).some((name) => name.endsWith('.json'));
+  } catch {
+    return false;
+  }
+}
