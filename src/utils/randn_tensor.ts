@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../errors.js';
-import type { TorchGenerator } from './torch_generator.js';
+import { invalid } from './check.js';
+import { TorchGenerator } from './torch_generator.js';
 
 /**
  * Standard normal numbers of an N,H,W,C shape, drawn in torch's N,C,H,W order and transposed, so that a seed gives the
@@ -37,6 +38,10 @@ export function fromTorchOrder<R extends tf.Rank>(data: Float32Array, shape: rea
 
 function draw(shape: readonly number[], generator: TorchGenerator | readonly TorchGenerator[]): Float32Array {
   const generators = Array.isArray(generator) ? (generator as readonly TorchGenerator[]) : undefined;
+  const wrong = [generator].flat().find((item: unknown) => !(item instanceof TorchGenerator));
+  if (wrong !== undefined) {
+    throw invalid('randnTensor', 'generator', 'a TorchGenerator, or one for each item of the batch', wrong);
+  }
   if (generators === undefined || generators.length === 1) {
     return (generators?.[0] ?? (generator as TorchGenerator)).randn(shape);
   }

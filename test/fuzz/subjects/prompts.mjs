@@ -28,5 +28,5 @@ export function trial(random, { tokenizer }) {
     .join('')
     .repeat(random.of([1, 1, 1, 1, 2000]));
   parsePromptAttention(text);
-  tokenizer.encode(text, random.chance(0.1) ? random.value() : undefined);
+  tokenizer.encode(text, random.chance(0.1) ? random.damageJson({ addSpecialTokens: true }) : undefined);
 }
