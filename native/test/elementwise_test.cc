@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "test/check.h"
 #include "cpu/convert.h"
 #include "cpu/simd/loops.h"
@@ -71,6 +73,27 @@ TEST(functions_are_precise) {
   compare("Erf", std::erf, 5e-7);
   compare("Sigmoid", [](double v) { return 1 / (1 + std::exp(-v)); }, 4e-7);
   compare("Silu", [](double v) { return v / (1 + std::exp(-v)); }, 4e-7);
+}
+
+/// Numbers whose powers of e are beyond float32 without their maximum; rows of one number and of several tiles.
+TEST(softmax_equals_the_definition) {
+  for (int64_t n : {1, 3, 65, 2500}) {
+    Tensor x = random_tensor({4, n}, DType::f32, 3.0f);
+    for (int64_t i = 0; i < x.elements(); ++i) x.mutable_data<float>()[i] += i < 2 * n ? 200.0f : -200.0f;
+    std::vector<float> expected(x.elements()), logarithms(x.elements());
+    for (int64_t row = 0; row < 4; ++row) {
+      const float* in = x.data<float>() + row * n;
+      const double top = *std::max_element(in, in + n);
+      double sum = 0;
+      for (int64_t i = 0; i < n; ++i) sum += std::exp(in[i] - top);
+      for (int64_t i = 0; i < n; ++i) {
+        expected[row * n + i] = static_cast<float>(std::exp(in[i] - top) / sum);
+        logarithms[row * n + i] = static_cast<float>(in[i] - top - std::log(sum));
+      }
+    }
+    CHECK_CLOSE(floats(run("Softmax", {x})[0]), expected, 1e-6);
+    CHECK_CLOSE(floats(run("LogSoftmax", {x})[0]), logarithms, 1e-5);
+  }
 }
 
 TEST(functions_pass_on_what_is_not_finite) {

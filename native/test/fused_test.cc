@@ -272,6 +272,27 @@ TEST(group_norm_equals_the_definition) {
   }
 }
 
+/// Numbers so small that the epsilon is three quarters of what is divided by: +-1e-3 becomes +-1/2.
+TEST(norms_add_their_epsilon_to_the_variance) {
+  for (const char* norm : {"GroupNorm", "LayerNorm"}) {
+    const int64_t channels = 8;
+    Tensor x = Tensor::empty(DType::f32, {1, 6, channels}), gamma = Tensor::empty(DType::f32, {channels}),
+           beta = Tensor::empty(DType::f32, {channels});
+    std::fill_n(gamma.mutable_data<float>(), channels, 1.0f);
+    std::fill_n(beta.mutable_data<float>(), channels, 0.0f);
+    std::vector<float> expected(x.elements());
+    for (int64_t i = 0; i < x.elements(); ++i) {
+      x.mutable_data<float>()[i] = i % 2 ? 1e-3f : -1e-3f;
+      expected[i] = i % 2 ? 0.5f : -0.5f;
+    }
+    const Tensor y = run(norm, {x, gamma, beta}, [&](Attributes& a) {
+      a.set("groups", 2.0);
+      a.set("epsilon", 3e-6);
+    })[0];
+    CHECK_CLOSE(floats(y), expected, 1e-5);
+  }
+}
+
 TEST(convolution_gradients_are_adjoint) {
   // <dy, conv(x, f)> = <dx, x> = <df, f>
   const auto dot = [](const Tensor& a, const Tensor& b) {
