@@ -1,6 +1,6 @@
 /**
  * npm run mutate: plants the bugs of bugs.mjs, one at a time, in a copy of the repository, runs the tests that should notice and
- * prints the bugs that survive. None may. Options: --only PATTERN takes the bugs whose names it fits, --jobs N works on so many at a
+ * prints the bugs that survive. None may. Options: --only PATTERN takes the bugs whose names or files it fits, --jobs N works on so many at a
  * time, each in a copy of its own.
  */
 import { parseArgs } from 'node:util';
@@ -13,7 +13,7 @@ const { values: options } = parseArgs({
 });
 const jobs = Number(options.jobs);
 const only = new RegExp(options.only ?? '', 'i');
-const chosen = BUGS.filter(({ name }) => only.test(name));
+const chosen = BUGS.filter(({ name, file }) => only.test(name) || only.test(file));
 const queue = [...chosen];
 const trees = [];
 /** What the tests say without a bug, by their names: each is asked once. */
@@ -72,7 +72,9 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 }
 if (chosen.length === 0 || !(jobs >= 1)) {
   console.error(
-    chosen.length === 0 ? `no bug has a name like ${options.only}` : `--jobs expects a number, got ${options.jobs}`,
+    chosen.length === 0
+      ? `no bug has a name or file like ${options.only}`
+      : `--jobs expects a number, got ${options.jobs}`,
   );
   process.exit(2);
 }

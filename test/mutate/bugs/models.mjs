@@ -1,4 +1,6 @@
 const UNET = 'test/models/unet_2d_condition.test.ts';
+/** Half of the cases: the others compute the same with another attention. */
+const CLASSIC = "with attention 'classic'";
 const CLIP = 'test/models/clip_text_model.test.ts';
 const VAE = 'test/models/autoencoder_kl.test.ts';
 const ADAPTERS = 'test/nn/adapters.test.ts';
@@ -11,84 +13,84 @@ export const MODELS = [
     file: 'src/models/blocks/embeddings.ts',
     from: "{ activation: 'silu' }",
     to: "{ activation: 'linear' }",
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: sines first where the configuration says cosines',
     file: 'src/models/unets/unet_conditioning.ts',
     from: '{ dim, flipSinToCos, downscaleFreqShift',
     to: '{ dim, flipSinToCos: !flipSinToCos, downscaleFreqShift',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: sizes before the pooled text',
     file: 'src/models/unets/unet_conditioning.ts',
     from: '[addedCond.textEmbeds, tf.reshape(ids, [batch, -1])]',
     to: '[tf.reshape(ids, [batch, -1]), addedCond.textEmbeds]',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: skip connection before the state',
     file: 'src/models/unets/unet_2d_blocks.ts',
     from: 'tf.concat([state, skip], 3)',
     to: 'tf.concat([skip, state], 3)',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: adapter residual after the downsampler',
     file: 'src/models/unets/unet_2d_blocks.ts',
     from: 'if (residual && this.layers[0]?.attention) {',
     to: 'if (residual && !this.downsampler) {',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: mask of the prompt upside down',
     file: 'src/models/unets/unet_down_path.ts',
     from: '-1])), -10000)',
     to: '-1])), 10000)',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: input not centered',
     file: 'src/models/unets/unet_down_path.ts',
     from: 'tf.sub(tf.mul(sample, 2), 1)',
     to: 'tf.sub(tf.mul(sample, 2), 0)',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: scale of scale_shift without the one',
     file: 'src/models/blocks/resnet.ts',
     from: 'tf.add(scale!, 1)',
     to: 'tf.add(scale!, 0)',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: output scale factor multiplies',
     file: 'src/models/blocks/resnet.ts',
     from: 'tf.div(sum, this.outputScaleFactor)',
     to: 'tf.mul(sum, this.outputScaleFactor)',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: feed-forward behind the second norm',
     file: 'src/models/blocks/basic_transformer_block.ts',
     from: 'this.norm3, (x, residual)',
     to: 'this.norm2, (x, residual)',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: epsilon of the transformer norm times ten',
     file: 'src/models/transformers/transformer_2d.ts',
     from: '1e-6',
     to: '1e-5',
-    tests: [UNET],
+    tests: [UNET, CLASSIC],
   },
   {
     name: 'models: epsilon of the VAE norms times ten',
     file: 'src/models/autoencoders/vae.ts',
     from: 'const EPSILON = 1e-6;',
     to: 'const EPSILON = 1e-5;',
-    tests: [VAE],
+    tests: [VAE, CLASSIC],
   },
   {
     name: 'models: deviation of latents is their variance',
@@ -102,7 +104,7 @@ export const MODELS = [
     file: 'src/models/autoencoders/autoencoder_kl.ts',
     from: 'tf.clipByValue(logvar, -30, 20)',
     to: 'tf.clipByValue(logvar, -300, 200)',
-    tests: [VAE],
+    tests: [VAE, CLASSIC],
   },
   {
     name: 'models: tiles faded over one pixel early',
