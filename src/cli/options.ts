@@ -34,6 +34,11 @@ export const OPTIONS: readonly OptionRow[] = [
     to: 'command',
   },
   {
+    flags: '--from <picture>',
+    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--out`',
+    to: 'command',
+  },
+  {
     flags: '--image <path>',
     text: 'picture to begin with',
     to: { call: 'image' },
@@ -206,6 +211,9 @@ export interface CommandValues {
   scheduler?: string;
   schedulerConfig?: Record<string, unknown>;
   attention?: string;
+  /** Picture to draw again. */
+  from?: string;
+  image?: string;
   batch: number;
   steps: number;
   width?: number;

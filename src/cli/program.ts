@@ -51,17 +51,32 @@ function addDrawingCommand(program: Command, name: DrawingCommand, execute: Exec
   const command = program
     .command(name, { isDefault: name === 'txt2img' })
     .description(DRAWING[name])
-    .argument('<prompt>', 'what the picture shows')
-    .action((prompt: string, values: OptionValues) => execute(() => drawPictures(name, prompt, values)));
+    .argument('[prompt]', 'what the picture shows; needed but with --from')
+    .action((prompt: string | undefined, values: OptionValues) => {
+      if (prompt === undefined && values.from === undefined) {
+        command.error("missing required argument 'prompt'");
+      }
+      if (prompt !== undefined && values.from !== undefined) {
+        command.error('--from takes the prompt from the picture; leave the prompt out');
+      }
+      return execute(() => drawPictures(name, prompt, values));
+    });
   addOptions(command, name);
 }
 
-async function drawPictures(command: DrawingCommand, prompt: string, values: OptionValues): Promise<number> {
+async function drawPictures(
+  command: DrawingCommand,
+  prompt: string | undefined,
+  values: OptionValues,
+): Promise<number> {
   const display = new ProgressDisplay(values.quiet === true);
   const interrupted = interruption(() => display.close());
   try {
     const { draw } = await import('./commands/draw.js');
-    await draw(command, prompt, values, display, interrupted);
+    const { redrawPicture } = await import('./commands/redraw.js');
+    await (prompt === undefined
+      ? redrawPicture(values, display, interrupted)
+      : draw(command, prompt, values, display, interrupted));
     return EXIT.ok;
   } catch (error) {
     display.close();

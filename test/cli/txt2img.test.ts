@@ -257,3 +257,33 @@ describe('other commands', () => {
     expect(await runCli(args, { cwd: dir })).toMatchObject({ code: 0, stdout: 'doctor.png\n' });
   });
 });
+
+describe('--from', () => {
+  const draw = (...args: string[]) => runCli([...args, '--quiet', ...WASM], { cwd: dir });
+  const again = async (name: string, ...args: string[]) => {
+    const ended = await runCli([...args, '--from', name, '--out', 'again.png', '--quiet'], { cwd: dir });
+    expect(ended).toMatchObject({ code: 0, stdout: 'again.png\n', stderr: '' });
+    return pixelsOf(join(dir, 'again.png'));
+  };
+
+  test('draws the picture again that a file holds', async () => {
+    const settings = ['--scheduler', 'dpmpp_2m_sde_karras', '--negative', 'blue', '--token-merging', '0.3'];
+    await draw('a (red:1.2) ring', '--steps', '3', '--prompt-syntax', 'a1111', '--out', 'ring.png', ...settings);
+    expect((await again('ring.png')).equals(await pixelsOf(join(dir, 'ring.png')))).toBe(true);
+    const image = ['--image', 'ring.png'];
+    await draw('img2img', 'a heart', ...image, '--steps', '4', '--out', 'heart.png');
+    expect((await again('heart.png', 'img2img', ...image)).equals(await pixelsOf(join(dir, 'heart.png')))).toBe(true);
+    const other = await runCli(['img2img', '--image', 'heart.png', '--from', 'heart.png', '--out', 'no.png'], {
+      cwd: dir,
+    });
+    expect(other.code).toBe(1);
+    expect(other.stderr).toMatch(/ring\.png/);
+  });
+
+  test('takes no prompt beside it, and needs settings', async () => {
+    expect(await draw('a ring', '--from', 'ring.png')).toMatchObject({ code: 2 });
+    await sharp({ create: { width: 8, height: 8, channels: 3, background: 'red' } }).toFile(join(dir, 'plain.png'));
+    const { code, stderr } = await draw('--from', 'plain.png');
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(/carries no settings/) });
+  });
+});

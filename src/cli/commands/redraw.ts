@@ -1,0 +1,75 @@
+import * as tf from '@tensorflow/tfjs-core';
+import { InvalidArgumentError } from '../../errors.js';
+import { readParameters } from '../../images/index.js';
+import {
+  applyRedrawing,
+  LatentConsistencyModelPipeline,
+  type Redrawing,
+  redraw,
+  StableDiffusionImg2ImgPipeline,
+  StableDiffusionPipeline,
+  withInputs,
+} from '../../pipelines/index.js';
+import { setWarningHandler } from '../../utils/logging.js';
+import type { Interruption } from '../interruption.js';
+import type { CommandValues } from '../options.js';
+import { outputPaths } from '../output_paths.js';
+import type { ProgressDisplay } from '../progress.js';
+
+const PIPELINES = Object.fromEntries(
+  [StableDiffusionPipeline, StableDiffusionImg2ImgPipeline, LatentConsistencyModelPipeline].map((Pipeline) => [
+    Pipeline.className,
+    Pipeline,
+  ]),
+);
+
+/** Draws the picture `--from` again, with the checkpoint `--model` and the picture `--image` that it began with. */
+export async function redrawPicture(
+  values: CommandValues,
+  display: ProgressDisplay,
+  { signal }: Interruption,
+): Promise<void> {
+  const redrawing = await readRedrawing(values);
+  const prompt = [redrawing.prompt ?? 'picture'].flat()[0]!;
+  const [path] = await outputPaths(values.out, prompt, 1);
+  tf.env().set('PROD', true);
+  setWarningHandler((message) => display.note(`warning: ${message}`));
+  const pipe = await load(values.model, redrawing, display, signal);
+  const onProgress = (progress: Parameters<typeof display.denoising>[0]) => display.denoising(progress);
+  const { images, timings } = await pipe.run(redrawing.prompt, {
+    ...redrawing.options,
+    signal,
+    onProgress,
+  } as never);
+  display.denoised(timings);
+  await images[redrawing.index]!.save(path!);
+  process.stdout.write(`${path}\n`);
+}
+
+/** @throws InvalidArgumentError for a file without settings, NotReproducibleError for what cannot be drawn again */
+async function readRedrawing({ from, image }: CommandValues): Promise<Redrawing> {
+  const text = await readParameters(from!);
+  if (text === undefined) {
+    throw new InvalidArgumentError(`[--from] '${from}' carries no settings`);
+  }
+  return withInputs(redraw(text), image === undefined ? [] : [image]);
+}
+
+async function load(model: string, redrawing: Redrawing, display: ProgressDisplay, signal: AbortSignal) {
+  const Pipeline = PIPELINES[redrawing.pipeline];
+  if (!Pipeline) {
+    throw new InvalidArgumentError(`[--from] the pipeline ${redrawing.pipeline} is not known to the command line`);
+  }
+  const { dtype, backend } = redrawing;
+  const pipe = await Pipeline.fromPretrained(model, {
+    dtype,
+    backend: backend as 'auto',
+    signal,
+    onProgress: (progress) => display.loading(progress),
+  });
+  if (redrawing.model !== undefined && redrawing.model !== pipe.modelName) {
+    display.note(`warning: the picture was drawn with ${redrawing.model}, this is ${pipe.modelName}`);
+  }
+  applyRedrawing(pipe, redrawing);
+  return pipe;
+}
