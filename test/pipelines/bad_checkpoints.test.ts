@@ -314,7 +314,7 @@ describe('loading', () => {
     expect([pipe.unet, pipe.vae]).toEqual([unet, vae]);
     expect(pipe.textEncoder).not.toBe(own.textEncoder);
     pipe.textEncoder.dispose();
-    await unlink(join(dir, 'text_encoder/model.safetensors'));
+    await unlink(join(dir, VAE));
     expectError(await failure({ unet }), CheckpointError);
     expect(unet.parameters.every((parameter) => parameter.isLoaded)).toBe(true);
     own.dispose();
