@@ -6,11 +6,21 @@ import { join } from 'node:path';
 const LONGEST = 1_200_000;
 const NATIVE_PROGRAMS = ['native_tests', 'attention_test'];
 
+const running = new Set();
+
+/** Ends whatever runs, with all that it has started. */
+export function stopAll() {
+  for (const { pid } of running) {
+    process.kill(-pid, 'SIGKILL');
+  }
+}
+
 /** Runs a command in a tree to its end: { status, output }; a status of null when it had to be stopped. */
 function run(tree, command, args) {
   // what tests keep between runs goes with the tree
   const env = { ...process.env, XDG_CACHE_HOME: join(tree.root, '.cache') };
   const child = spawn(command, args, { cwd: tree.root, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+  running.add(child);
   const timer = setTimeout(() => process.kill(-child.pid, 'SIGKILL'), LONGEST);
   const parts = [];
   child.stdout.on('data', (part) => parts.push(part));
@@ -18,6 +28,7 @@ function run(tree, command, args) {
   return new Promise((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (status) => {
+      running.delete(child);
       clearTimeout(timer);
       resolve({ status, output: Buffer.concat(parts).toString() });
     });

@@ -5,7 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { BUGS } from './bugs.mjs';
-import { judge } from './judge.mjs';
+import { judge, stopAll } from './judge.mjs';
 import { Tree } from './tree.mjs';
 
 const { values: options } = parseArgs({
@@ -63,6 +63,7 @@ async function work(results) {
 }
 
 process.on('exit', () => {
+  stopAll();
   for (const tree of trees) {
     tree.remove();
   }

@@ -90,6 +90,6 @@ export class Tree {
   }
 
   remove() {
-    rmSync(this.root, { recursive: true, force: true });
+    rmSync(this.root, { recursive: true, force: true, maxRetries: 5 });
   }
 }

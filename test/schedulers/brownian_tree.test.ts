@@ -47,6 +47,14 @@ describe('a tree', () => {
     }
   });
 
+  test('rounds times to six decimals, halves to the even one, as Python does', () => {
+    const unit = new BrownianTree(0, 1, 16, 5n);
+    // round(1 / 128, 6) is 0.007812, round(3 / 128, 6) is 0.023438
+    expect(unit.increment(0, 1 / 128)).toEqual(unit.increment(0, 0.007812));
+    expect(unit.increment(0, 3 / 128)).toEqual(unit.increment(0, 0.023438));
+    expect(unit.increment(0, 0.007812)).not.toEqual(unit.increment(0, 0.007813));
+  });
+
   test('stands still outside its interval and between equal times', () => {
     expect(tree.increment(20, 30).every((w) => w === 0)).toBe(true);
     expect(tree.increment(2, 2).every((w) => w === 0)).toBe(true);
