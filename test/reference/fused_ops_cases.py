@@ -141,5 +141,10 @@ for i, options in enumerate([
     tensors[f"time{i}/in/timesteps"], tensors[f"time{i}/out"] = times, out.contiguous()
     cases.append({"name": f"time{i}", "op": "timestepEmbedding", "options": options})
 
+# Four different paddings. It comes last, so that the numbers of the other cases stay.
+options = {"padding": [[2, 0], [1, 3]], "stride": 2}
+inputs = {"x": torch.randn(2, 5, 7, 3), "filter": torch.randn(3, 2, 3, 4) * 0.3, "bias": torch.randn(4)}
+add("conv9", "conv2d", options, inputs, lambda t: conv2d(t, options))
+
 save_file(tensors, sys.argv[1], metadata={"cases": json.dumps(cases)})
 print(len(cases), "cases,", sum(t.numel() for t in tensors.values()) * 4, "bytes")

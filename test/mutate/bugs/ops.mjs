@@ -100,7 +100,7 @@ export const OPS = [
     file: 'src/ops/convolve.ts',
     from: 'Math.floor(i / kw), i % kw, 0]',
     to: 'i % kw, Math.floor(i / kw), 0]',
-    tests: ['test/models/gradients.test.ts', 'of the VAE decoder'],
+    tests: [FUSED, 'conv2d'],
   },
   {
     name: 'ops: gradient of nearest enlarging, one pixel off',
