@@ -1,4 +1,5 @@
-// npm run test:notebooks: runs every notebook from scratch in a tslab kernel and compares its pictures with those stored in it.
+// npm run test:notebooks [-- --update]: runs every notebook from scratch in a tslab kernel and compares its pictures with those stored in it,
+// or stores what it made.
 // Needs Python with nbclient (Debian: python3-nbclient); PYTHON names another interpreter than python3.
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -72,6 +73,9 @@ async function check(name, dir) {
   const { status, stderr } = spawnSync(PYTHON, ['-c', EXECUTE, name], { cwd: dir, env, encoding: 'utf8' });
   if (status !== 0) {
     return [`nbclient ended with ${status}: ${stderr.trim().split('\n').slice(-5).join('\n')}`];
+  }
+  if (process.argv.includes('--update')) {
+    copyFileSync(join(dir, name), join(NOTEBOOKS, name));
   }
   const [stored, drawn] = [outputsOf(join(NOTEBOOKS, name)), outputsOf(join(dir, name))];
   const wrong = [...drawn.errors];
