@@ -23,7 +23,7 @@ const oneLine = (text: RegExp) => new RegExp(`^tfjs-diffusers: [^\\n]*${text.sou
 
 describe('wrong usage ends with exit code 2 and one line', () => {
   test.each<[string, string[], RegExp]>([
-    ['an unknown option', ['a star', '--foo'], /unknown option '--foo'/],
+    ['an unknown option', ['a star', '--zzzz'], /unknown option '--zzzz'/],
     ['two prompts', ['a', 'star'], /too many arguments/],
     ['a missing value', ['a star', '--steps'], /argument missing/],
     ['0 steps', ['a star', '--steps', '0'], /'0' is invalid.*at least 1/],
