@@ -11,7 +11,8 @@ set -euo pipefail
 
 home=${MESA_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/tfjs-diffusers/mesa}
 suite=sid
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# the mirror that this system takes its own packages from
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m1 '/debian$')}
 arch=$(dpkg --print-architecture)
 libraries=$home/root/usr/lib/$(uname -m)-linux-gnu
 

@@ -1,8 +1,8 @@
 import { type Command, Option } from 'commander';
 import { ATTENTION_NAMES } from '../attention/methods/options.js';
 import { BACKEND_NAMES } from '../backends/index.js';
+import { TINY_SHAPES } from '../pipelines/index.js';
 import { countOption, jsonObjectOption, numberOption, seedOption } from './option_values.js';
-import { SHIPPED_MODEL } from './package_info.js';
 
 /** A command that draws. */
 export type DrawingCommand = 'txt2img' | 'img2img';
@@ -29,7 +29,7 @@ export const OPTIONS: readonly OptionRow[] = [
   {
     flags: '--model <dir or id>',
     text: "directory in diffusers' layout, or a repository of the Hugging Face hub",
-    default: SHIPPED_MODEL,
+    default: TINY_SHAPES,
     defaultText: 'tiny-shapes',
     to: 'command',
   },

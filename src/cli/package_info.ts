@@ -6,9 +6,6 @@ import { fileURLToPath } from 'node:url';
 /** Directory of the package: the one above dist/ (or src/). */
 export const PACKAGE_ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
-/** The checkpoint that comes with the package. */
-export const SHIPPED_MODEL = join(PACKAGE_ROOT, 'weights', 'tiny-shapes');
-
 const require = createRequire(import.meta.url);
 
 function versionIn(packageJson: string): string {

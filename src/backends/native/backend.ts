@@ -135,9 +135,11 @@ export class NativeBackend extends tf.KernelBackend implements NativeTensorBacke
   override async read(dataId: object): Promise<tf.BackendValues> {
     const data = this.data(dataId);
     if (data.complex || data.handle < 0 || data.size < 4096) return this.readSync(dataId);
-    return this.addon.read(data.handle).catch((error) => {
+    try {
+      return await this.addon.read(data.handle);
+    } catch (error) {
       throw typed(error);
-    });
+    }
   }
 
   override disposeData(dataId: object, force = false): boolean {

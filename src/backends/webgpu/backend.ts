@@ -6,10 +6,11 @@ import type { GpuDescription, OpenDevice } from './device.js';
 import { decode, encode, uploadWeights } from './numbers.js';
 import { CommandQueue, type Recording } from './queue.js';
 import { type Binding, bytesOf, type ElementType, shader } from './wgsl.js';
+import type { Info, Work } from './work.js';
+
+export type { Info, Operand, Work } from './work.js';
 
 /** What a kernel needs of tfjs-core: the data id decides, shape and dtype come with the tensor. */
-export type Info = tf.TensorInfo;
-
 /** The data of one or more tensors: a buffer of the GPU, or values that no kernel has asked for yet. */
 export class GpuData {
   buffer: DeviceBuffer | null = null;
@@ -26,32 +27,6 @@ export class GpuData {
     public type: ElementType,
     public size: number,
   ) {}
-}
-
-/** A tensor as a kernel binds it. */
-export interface Operand {
-  name: string;
-  of: Info;
-  /** 4: as vectors of four numbers. */
-  width?: 1 | 4;
-  /** Bind float32 numbers as their bits. */
-  bits?: boolean;
-}
-
-/** One run of a kernel's shader. */
-export interface Work {
-  /** The kernel's name, for errors and recordings. */
-  kernel: string;
-  /** All that the code depends on beside the operands' types. */
-  key: string;
-  /** The shader without declarations of its bindings, as `in0` or whatever the operands are called. */
-  code: () => string;
-  inputs: Operand[];
-  outputs: Operand[];
-  /** Numbers by position: integers as they are, floats by `float()`. */
-  params: number[];
-  groups: [number, number, number];
-  flops?: number;
 }
 
 const word = new DataView(new ArrayBuffer(4));

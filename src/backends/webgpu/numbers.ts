@@ -1,8 +1,10 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { BackendError } from '../../errors.js';
 import type { FloatStorageType } from '../types.js';
-import type { Info, WebGpuBackend } from './backend.js';
+import type { DeviceBuffer } from './buffers.js';
+import type { CommandQueue } from './queue.js';
 import { type ElementType, flatGroups, flatMain, param, typeOf } from './wgsl.js';
+import type { Info, Work } from './work.js';
 
 /** Numbers of JavaScript as a buffer holds them; zeros for null. */
 export function encode(values: tf.BackendValues | null, type: ElementType, size: number): Float32Array | Int32Array {
@@ -51,6 +53,16 @@ function fromHalf(bits: Uint16Array): Float32Array {
   return Float32Array.from(bits, (half) => table[half]!);
 }
 
+/** What of a backend writing weights needs. */
+interface WeightWriter {
+  readonly queue: Pick<CommandQueue, 'write' | 'flush'>;
+  data(dataId: object): { type: ElementType; buffer: DeviceBuffer | null };
+  typeOf(info: Info): ElementType;
+  makeTensorInfo(shape: number[], dtype: tf.DataType, values: tf.BackendValues | null): Info;
+  disposeInfo(info: Info): void;
+  run(work: Work): void;
+}
+
 /** Bytes of a checkpoint that are on their way at a time. */
 const PIECE = 32 * 2 ** 20;
 
@@ -69,7 +81,7 @@ const READ: Record<FloatStorageType, string> = {
  * @param permutation axes of `result` in terms of `shape`
  */
 export function uploadWeights(
-  backend: WebGpuBackend,
+  backend: WeightWriter,
   result: Info,
   bytes: Uint8Array,
   storage: FloatStorageType,
@@ -89,7 +101,7 @@ export function uploadWeights(
 }
 
 function convertPiece(
-  backend: WebGpuBackend,
+  backend: WeightWriter,
   result: Info,
   piece: Uint8Array,
   at: number,

@@ -4,7 +4,8 @@ import { hubCacheDir } from '#platform';
 import { describeAutoAttention, resolveAttention } from '../../attention/index.js';
 import { type BackendDescription, describeBackends, pickBackend } from '../../backends/index.js';
 import { hubEndpoint, isOffline } from '../../loaders/hub/request.js';
-import { installedVersion, PACKAGE_ROOT, SHIPPED_MODEL, versions } from '../package_info.js';
+import { TINY_SHAPES } from '../../pipelines/index.js';
+import { installedVersion, PACKAGE_ROOT, versions } from '../package_info.js';
 import { describeProcessor, type ProcessorDescription } from '../processor.js';
 
 interface BackendCheck extends BackendDescription {
@@ -91,7 +92,7 @@ async function diagnose(): Promise<Diagnosis> {
     cacheDir: hubCacheDir(),
     endpoint: hubEndpoint(),
     offline: isOffline(),
-    model: SHIPPED_MODEL,
+    model: TINY_SHAPES,
     advice: advise(backends, processor),
   };
 }
