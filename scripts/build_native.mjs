@@ -120,7 +120,13 @@ export function buildNative({ force = false, tests = false, bench = false, sanit
   ];
   quiet('cmake', configure);
   const jobs = Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / 1e9)));
-  quiet('cmake', ['--build', work, '--parallel', String(jobs)]);
+  const targets = [
+    'onednn',
+    ...(tests || sanitize ? ['native_tests', 'attention_test'] : []),
+    ...(bench ? ['native_bench'] : []),
+  ];
+  // by name: what is built of native/cuda has its own script
+  quiet('cmake', ['--build', work, '--parallel', String(jobs), '--target', ...targets]);
   if (sanitize) return join(work, 'native_tests');
   copyLibraries(oneDnn, output);
   writeFileSync(stamp, wanted);

@@ -333,7 +333,12 @@ export abstract class SchedulerMixin<C extends SchedulerConfig = SchedulerConfig
   /** The generators of a step; without any, one with a random seed that all schedulers share. */
   protected generators({ generator }: StepOptions): readonly TorchGenerator[] {
     if (generator) {
-      return generator instanceof TorchGenerator ? [generator] : generator;
+      const list = [generator].flat();
+      const wrong = list.find((item: unknown) => !(item instanceof TorchGenerator));
+      if (wrong !== undefined) {
+        throw invalid(this.className, 'generator', 'a TorchGenerator, or one for each item of the batch', wrong);
+      }
+      return list;
     }
     if (!defaultGenerator) {
       defaultGenerator = new TorchGenerator();

@@ -6,7 +6,7 @@ export async function setUp() {
   const parameters =
     'a star\nNegative prompt: a heart\nSteps: 20, Sampler: Euler, CFG scale: 7.5, Seed: 0, Size: 8x8, Version: "a, b"';
   const image = new GeneratedImage(8, 8, new Uint8Array(8 * 8 * 3), { parameters });
-  const pictures = await Promise.all(['png', 'jpg', 'webp'].map((format) => image.toBuffer(format)));
+  const pictures = await Promise.all(['png', 'jpeg', 'webp'].map((format) => image.toBuffer(format)));
   return { pictures: [...pictures, await sharp(pictures[0]).gif().toBuffer()], parameters };
 }
 
