@@ -118,14 +118,14 @@ export const PIPELINES = [
     file: 'src/pipelines/common/latents.ts',
     from: 'tf.add(scaled, shiftFactor)',
     to: 'tf.sub(scaled, shiftFactor)',
-    tests: [GENERATED],
+    tests: ['test/pipelines/latents.test.ts'],
   },
   {
     name: 'latents: encoded with the shift the wrong way',
     file: 'src/pipelines/common/latents.ts',
     from: 'tf.sub(sample, shiftFactor)',
     to: 'tf.add(sample, shiftFactor)',
-    tests: [IMG2IMG],
+    tests: ['test/pipelines/latents.test.ts'],
   },
   {
     name: 'latents: patches of tokens transposed',
