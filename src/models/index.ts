@@ -1,4 +1,6 @@
+export { Autoencoder, type AutoencoderConfig, type LatentDistribution } from './autoencoders/autoencoder.js';
 export { AutoencoderKL, DiagonalGaussianDistribution } from './autoencoders/autoencoder_kl.js';
+export { AutoencoderTiny } from './autoencoders/autoencoder_tiny.js';
 export {
   BasicTransformerBlock,
   type TransformerBlockConfig,

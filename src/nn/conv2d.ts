@@ -7,7 +7,7 @@ import type { Weights } from './weights.js';
 /** torch.nn.Conv2d on [N,H,W,C]. */
 export class Conv2d extends Layer<Rank.R4> {
   readonly weight: Parameter<Rank.R4>;
-  readonly bias: Parameter<Rank.R1>;
+  readonly bias: Parameter<Rank.R1> | null;
   private readonly stride: number;
   private readonly padding: number | Padding2D;
 
@@ -16,11 +16,12 @@ export class Conv2d extends Layer<Rank.R4> {
     readonly inChannels: number,
     readonly outChannels: number,
     kernel: number,
-    options: { stride?: number; padding?: number | Padding2D } = {},
+    options: { stride?: number; padding?: number | Padding2D; bias?: boolean } = {},
   ) {
     super();
     this.weight = w.parameter('weight', [outChannels, inChannels, kernel, kernel], { layout: 'conv' });
-    this.bias = w.parameter('bias', [outChannels], { fanIn: inChannels * kernel * kernel });
+    this.bias =
+      options.bias === false ? null : w.parameter('bias', [outChannels], { fanIn: inChannels * kernel * kernel });
     this.stride = options.stride ?? 1;
     this.padding = options.padding ?? 0;
     w.register(this);
@@ -28,6 +29,6 @@ export class Conv2d extends Layer<Rank.R4> {
 
   forward(x: Tensor4D, options: Omit<Conv2dOptions, 'bias' | 'stride' | 'padding'> = {}): Tensor4D {
     const { stride, padding } = this;
-    return conv2d(x, this.weight.effective, { ...options, bias: this.bias.effective, stride, padding });
+    return conv2d(x, this.weight.effective, { ...options, bias: this.bias?.effective, stride, padding });
   }
 }

@@ -107,16 +107,16 @@ describe.each(backends.map(({ name }) => name))('adapters on %s', (backend) => {
     const full = { name: 'full', change: new FullDelta(random([7, 5, 3, 3], 9)), scale: -2 };
     const bias = { name: 'bias', change: new FullDelta(random([7], 10)), scale: 1 };
     conv.adapters = [first.adapter, full, { ...full, scale: 0 }];
-    conv.bias.adapters = [bias];
+    conv.bias!.adapters = [bias];
     const actual = tf.tidy(() => conv.forward(x).dataSync());
     await first.apply();
     const data = (await conv.weight.data()).slice();
     const delta = full.change.tensors[0]!.dataSync();
     conv.weight.assign(data.map((w, i) => w - 2 * delta[i]!));
     const shift = bias.change.tensors[0]!.dataSync();
-    conv.bias.assign((await conv.bias.data()).slice().map((b, i) => b + shift[i]!));
+    conv.bias!.assign((await conv.bias!.data()).slice().map((b, i) => b + shift[i]!));
     conv.adapters = [];
-    conv.bias.adapters = [];
+    conv.bias!.adapters = [];
     expect(
       relativeL2(
         actual,

@@ -1,21 +1,18 @@
 import type { Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import type { CrossAttention } from '../../attention/index.js';
-import { toPhysicalType } from '../../backends/precision.js';
 import { Conv2d, Weights } from '../../nn/index.js';
-import { invalid } from '../../utils/check.js';
 import { randnTensor } from '../../utils/randn_tensor.js';
 import { TorchGenerator } from '../../utils/torch_generator.js';
-import { chain } from '../blocks/chain.js';
 import {
   type ConfigJson,
   type FromConfigOptions,
   type LoadModelOptions,
   loadModel,
-  Model,
   type ModelOptions,
   modelFromConfig,
 } from '../model.js';
+import { Autoencoder, type LatentDistribution } from './autoencoder.js';
 import { type AutoencoderKLConfig, parseAutoencoderConfig } from './autoencoder_kl_config.js';
 import { tiled } from './tiling.js';
 import { Decoder, Encoder, type VaeAttention } from './vae.js';
@@ -27,7 +24,7 @@ function unseeded(): TorchGenerator {
 }
 
 /** Normal distribution of latents with a diagonal covariance; mean and logvar are [N,h,w,C]. */
-export class DiagonalGaussianDistribution {
+export class DiagonalGaussianDistribution implements LatentDistribution {
   readonly mean: Tensor4D;
   readonly logvar: Tensor4D;
 
@@ -61,7 +58,7 @@ export class DiagonalGaussianDistribution {
  * The variational autoencoder between pictures and latents (diffusers/models/autoencoders/autoencoder_kl.py; Kingma &
  * Welling 2013, Rombach et al. 2022).
  */
-export class AutoencoderKL extends Model {
+export class AutoencoderKL extends Autoencoder {
   static readonly weightsName = 'diffusion_pytorch_model';
 
   readonly parsed: AutoencoderKLConfig;
@@ -69,11 +66,7 @@ export class AutoencoderKL extends Model {
   private readonly decoder: Decoder;
   private readonly quantConv: Conv2d | null;
   private readonly postQuantConv: Conv2d | null;
-  private useSlicing = false;
-  private useTiling = false;
-  /** Edge of a picture's tile in pixels, when tiling is on. */
   tileSampleMinSize: number;
-  /** Share of a tile that its neighbour covers, too. */
   tileOverlapFactor = 0.25;
 
   constructor(json: ConfigJson, options: ModelOptions & { source?: string } = {}) {
@@ -114,11 +107,6 @@ export class AutoencoderKL extends Model {
     return [this.encoder, this.decoder].flatMap(({ midBlock }) => midBlock.attention ?? []);
   }
 
-  /** Layers between float32 on the outside and the model's own type inside. */
-  private typed(...layers: ((x: Tensor4D) => Tensor4D)[]): ((x: Tensor4D) => Tensor4D)[] {
-    return [(x) => toPhysicalType(x, this.dtype), ...layers, (x) => toPhysicalType(x, 'float32')];
-  }
-
   /**
    * Picture to latents.
    *
@@ -126,87 +114,29 @@ export class AutoencoderKL extends Model {
    * @returns the distribution of the latents [N,H/8,W/8,4], to be disposed of; multiply a sample by scaling_factor
    */
   encode(image: Tensor4D): DiagonalGaussianDistribution {
-    if (image.rank !== 4 || image.shape[3] !== this.parsed.inChannels) {
-      throw invalid('AutoencoderKL', 'image', `a tensor [N,H,W,${this.parsed.inChannels}]`, image);
-    }
+    this.checkImage(image);
     const moments = this.inSlices(image, (x) => this.encodeMoments(x));
     const distribution = new DiagonalGaussianDistribution(moments);
     moments.dispose();
     return distribution;
   }
 
-  /**
-   * Latents, divided by scaling_factor, to a picture.
-   *
-   * @param latents [N,h,w,4] float32
-   * @returns [N,8h,8w,3], about -1..1
-   */
-  decode(latents: Tensor4D): Tensor4D {
-    if (latents.rank !== 4 || latents.shape[3] !== this.parsed.latentChannels) {
-      throw invalid('AutoencoderKL', 'latents', `a tensor [N,h,w,${this.parsed.latentChannels}]`, latents);
-    }
-    return this.inSlices(latents, (x) => this.decodeAll(x));
-  }
-
-  /** Works on one picture of a batch at a time: less memory, the same pictures. */
-  enableSlicing(): void {
-    this.useSlicing = true;
-  }
-
-  disableSlicing(): void {
-    this.useSlicing = false;
-  }
-
-  /** Works on overlapping tiles of large pictures: memory of one tile, pictures that differ slightly. */
-  enableTiling(use = true): void {
-    this.useTiling = use;
-  }
-
-  disableTiling(): void {
-    this.enableTiling(false);
-  }
-
-  get isSliced(): boolean {
-    return this.useSlicing;
-  }
-
-  get isTiled(): boolean {
-    return this.useTiling;
-  }
-
-  private get tileLatentMinSize(): number {
-    return Math.trunc(this.tileSampleMinSize / this.scaleFactor);
-  }
-
-  private inSlices(x: Tensor4D, f: (x: Tensor4D) => Tensor4D): Tensor4D {
-    const [batch, h, w, c] = x.shape;
-    if (!this.useSlicing || batch === 1) {
-      return f(x);
-    }
-    return tf.tidy(() =>
-      tf.concat(
-        Array.from({ length: batch }, (_, i) => tf.tidy(() => f(tf.slice(x, [i, 0, 0, 0], [1, h, w, c])))),
-        0,
-      ),
-    );
-  }
-
   private encodeMoments(image: Tensor4D): Tensor4D {
     const quant = this.quantConv ? [(x: Tensor4D) => this.quantConv!.forward(x)] : [];
-    const encode = (x: Tensor4D) => chain(x, ...this.typed((y) => this.encoder.forward(y), ...quant));
+    const encode = (x: Tensor4D) => this.typed(x, (y) => this.encoder.forward(y), ...quant);
     const tile = this.tileSampleMinSize;
-    if (!this.useTiling || Math.max(image.shape[1], image.shape[2]) <= tile) {
+    if (!this.isTiled || Math.max(image.shape[1], image.shape[2]) <= tile) {
       return encode(image);
     }
     const tiling = { inputTile: tile, outputTile: this.tileLatentMinSize, overlap: this.tileOverlapFactor };
     return tiled(image, tiling, encode);
   }
 
-  private decodeAll(latents: Tensor4D): Tensor4D {
+  protected decodeAll(latents: Tensor4D): Tensor4D {
     const quant = this.postQuantConv ? [(x: Tensor4D) => this.postQuantConv!.forward(x)] : [];
-    const decode = (x: Tensor4D) => chain(x, ...this.typed(...quant, (y) => this.decoder.forward(y)));
+    const decode = (x: Tensor4D) => this.typed(x, ...quant, (y) => this.decoder.forward(y));
     const tile = this.tileLatentMinSize;
-    if (!this.useTiling || Math.max(latents.shape[1], latents.shape[2]) <= tile) {
+    if (!this.isTiled || Math.max(latents.shape[1], latents.shape[2]) <= tile) {
       return decode(latents);
     }
     const tiling = { inputTile: tile, outputTile: this.tileSampleMinSize, overlap: this.tileOverlapFactor };

@@ -10,7 +10,7 @@ import {
 } from '../../attention/index.js';
 import type { GeneratedImage } from '../../images/index.js';
 import { isReplacedBySaving } from '../../loaders/checkpoint_files.js';
-import { AutoencoderKL, CLIPTextModel } from '../../models/index.js';
+import { Autoencoder, CLIPTextModel } from '../../models/index.js';
 import { Model, type SaveOptions } from '../../models/model.js';
 import type { SchedulerConfigJson, SchedulerMixin } from '../../schedulers/index.js';
 import { Callable, type Prompt } from './callable.js';
@@ -162,7 +162,7 @@ export abstract class DiffusionPipeline<
   }
 
   private setAttentionSlice(sliceSize: SliceSize | null): void {
-    for (const model of this.models.filter((model) => !(model instanceof AutoencoderKL))) {
+    for (const model of this.models.filter((model) => !(model instanceof Autoencoder))) {
       model.setAttentionSlice(sliceSize);
     }
   }

@@ -3,7 +3,7 @@ import type { AttentionOptions, TokenMerging, TokenMergingOptions } from '../../
 import type { PhysicalType } from '../../backends/types.js';
 import { a1111Parameters, PARAMETERS_KEY, parseParameters } from '../../images/index.js';
 import type { InputFile } from '../../images/read_image.js';
-import { AutoencoderKL } from '../../models/index.js';
+import { Autoencoder } from '../../models/index.js';
 import { Model } from '../../models/model.js';
 import { createScheduler, findScheduler, type SchedulerMixin } from '../../schedulers/index.js';
 import type { LoadedPipeline } from './diffusion_pipeline.js';
@@ -109,7 +109,7 @@ function plainAttention({ freeMemory: _, ...options }: AttentionOptions): Omit<A
 }
 
 function vaeSettings(models: [string, Model][]): VaeSettings {
-  const vae = models.map(([, model]) => model).find((model) => model instanceof AutoencoderKL);
+  const vae = models.map(([, model]) => model).find((model) => model instanceof Autoencoder);
   if (!vae) {
     return {};
   }

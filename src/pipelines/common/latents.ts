@@ -1,7 +1,7 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { OutOfMemoryError } from '../../errors.js';
-import type { AutoencoderKL } from '../../models/index.js';
+import type { Autoencoder } from '../../models/index.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
 import { invalid } from '../../utils/check.js';
 import { randnTensor } from '../../utils/randn_tensor.js';
@@ -19,7 +19,7 @@ const MAX_LATENTS = 2 ** 28;
  */
 export function latentShape(
   where: string,
-  vae: AutoencoderKL,
+  vae: Autoencoder,
   { pictures, height, width }: { pictures: number; height: number; width: number },
 ): [number, number, number, number] {
   const { scaleFactor, parsed } = vae;
@@ -75,7 +75,7 @@ export function checkGivenLatents(where: string, latents: Tensor | undefined, sh
  * @param generator one for the batch, or one for each picture
  * @returns [N,h,w,C]
  */
-export function encodeImage(vae: AutoencoderKL, image: Tensor4D, generator: Generators): Tensor4D {
+export function encodeImage(vae: Autoencoder, image: Tensor4D, generator: Generators): Tensor4D {
   const { scalingFactor, shiftFactor } = vae.parsed;
   return tf.tidy(() => {
     const sample = vae.encode(image).sample(generator);
@@ -89,7 +89,7 @@ export function encodeImage(vae: AutoencoderKL, image: Tensor4D, generator: Gene
  * @param latents [N,h,w,C] as the denoising model knows them; they stay the caller's
  * @returns [N,H,W,3] in 0..1
  */
-export function decodeLatents(vae: AutoencoderKL, latents: Tensor4D): Tensor4D {
+export function decodeLatents(vae: Autoencoder, latents: Tensor4D): Tensor4D {
   const { scalingFactor, shiftFactor } = vae.parsed;
   return tf.tidy(() => {
     const scaled = tf.div<Tensor4D>(latents, scalingFactor);

@@ -1,6 +1,6 @@
 import type { Tensor4D } from '@tensorflow/tfjs-core';
 import { GeneratedImage } from '../../images/index.js';
-import type { AutoencoderKL } from '../../models/index.js';
+import type { Autoencoder } from '../../models/index.js';
 import { checkAborted } from '../../utils/check.js';
 import { decodeLatents } from './latents.js';
 import type { OutputType } from './options.js';
@@ -16,7 +16,7 @@ export type DescribeImage = (index: number, size: { width: number; height: numbe
  * @throws AbortedError before the decoder begins
  */
 export async function toImages(
-  vae: AutoencoderKL,
+  vae: Autoencoder,
   latents: Tensor4D,
   { outputType = 'image', signal }: { outputType?: OutputType; signal?: AbortSignal },
   describe: DescribeImage,

@@ -11,7 +11,7 @@ import { checkFieldNames } from '../../config/fields.js';
 import { NotReproducibleError } from '../../errors.js';
 import { type ParsedParameters, parseParameters } from '../../images/index.js';
 import { type InputFile, identifyFile } from '../../images/read_image.js';
-import { AutoencoderKL, type UNet2DConditionModel } from '../../models/index.js';
+import { Autoencoder, type UNet2DConditionModel } from '../../models/index.js';
 import { Model } from '../../models/model.js';
 import { createScheduler, findScheduler, schedulerNames } from '../../schedulers/index.js';
 import { expectThat, is, oneOf } from '../../utils/check.js';
@@ -287,13 +287,13 @@ export function applyRedrawing(pipe: RecordedPipeline & { unet: UNet2DConditionM
   for (const [name, model] of models) {
     const own = is.string(attention) ? attention : attention[name];
     model.setAttention(own ?? 'auto');
-    if (model instanceof AutoencoderKL) {
+    if (model instanceof Autoencoder) {
       setTiles(model, vae);
     }
   }
 }
 
-function setTiles(vae: AutoencoderKL, { slicing, tiling }: VaeSettings): void {
+function setTiles(vae: Autoencoder, { slicing, tiling }: VaeSettings): void {
   if (slicing) {
     vae.enableSlicing();
   } else {

@@ -4,7 +4,7 @@ import { restartTokenMerging } from '../../attention/index.js';
 import { synchronize } from '../../backends/traits.js';
 import type { GeneratedImage } from '../../images/index.js';
 import type { InputFile } from '../../images/read_image.js';
-import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
+import type { Autoencoder, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
 import { timestepEmbedding } from '../../ops/index.js';
 import { asTokenizer, type Tokenizer } from '../../tokenizers/index.js';
 import { checkAborted, is } from '../../utils/check.js';
@@ -138,7 +138,7 @@ export abstract class StableDiffusionBase<O extends StableDiffusionBaseOptions> 
     return this.components.unet;
   }
 
-  get vae(): AutoencoderKL {
+  get vae(): Autoencoder {
     return this.components.vae;
   }
 

@@ -1,5 +1,11 @@
 import { ConfigError } from '../../errors.js';
-import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../models/index.js';
+import {
+  type Autoencoder,
+  AutoencoderKL,
+  AutoencoderTiny,
+  CLIPTextModel,
+  UNet2DConditionModel,
+} from '../../models/index.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
 import { CLIPTokenizer, type Tokenizer, type TransformersJsTokenizer } from '../../tokenizers/index.js';
 import { is } from '../../utils/check.js';
@@ -12,7 +18,7 @@ export interface StableDiffusionComponents {
   tokenizer: Tokenizer | TransformersJsTokenizer;
   textEncoder: CLIPTextModel;
   unet: UNet2DConditionModel;
-  vae: AutoencoderKL;
+  vae: Autoencoder;
   scheduler: SchedulerMixin;
   /** Parts of Python's pipelines that nothing here computes with; a checkpoint may have them. */
   safetyChecker?: null;
@@ -33,7 +39,7 @@ export const STABLE_DIFFUSION_COMPONENTS: ComponentTable<StableDiffusionComponen
   ),
   textEncoder: component('text_encoder', { CLIPTextModel }, { library: 'transformers' }),
   unet: component('unet', { UNet2DConditionModel }),
-  vae: component('vae', { AutoencoderKL }),
+  vae: component<Autoencoder>('vae', { AutoencoderKL, AutoencoderTiny }),
   safetyChecker: unused('safety_checker'),
   featureExtractor: unused('feature_extractor'),
   imageEncoder: unused('image_encoder'),
