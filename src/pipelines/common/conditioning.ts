@@ -49,6 +49,18 @@ export class Conditioning {
     return this.parts[this.branches[0]!]!.encoderHiddenStates.shape[0];
   }
 
+  /**
+   * Tells every branch more, before any is taken.
+   *
+   * @param more new tensors for a branch, the same names for each; they are taken over
+   */
+  extend(more: (branch: Branch) => Partial<ConditioningTensors>): void {
+    this.forget();
+    for (const branch of this.branches) {
+      this.parts[branch] = { ...this.parts[branch]!, ...more(branch) };
+    }
+  }
+
   /** The conditions of these branches, one after another along the batch; they stay this object's. */
   take(branches: readonly Branch[] = this.branches): Conditions {
     const key = branches.join();

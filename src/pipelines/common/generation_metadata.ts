@@ -55,7 +55,8 @@ export interface GenerationRecord {
   /** Steps that were taken by a call that was stopped. */
   taken: number | undefined;
   settings: PipelineSettings;
-  inputs: readonly InputFile[];
+  /** By the option that they came by. */
+  inputs: Readonly<Record<string, readonly InputFile[]>>;
   unrecorded: readonly string[];
   modelName: string | undefined;
 }
@@ -152,9 +153,8 @@ function differences(scheduler: SchedulerMixin, base: SchedulerMixin): Record<st
 
 /** Names of what changes pictures and cannot be told in words: a program's tensors, objects and changed weights. */
 export function unrecorded(pipe: RecordedPipeline, options: object, fresh: boolean): Set<string> {
-  const tensors = ['latents', 'promptEmbeds', 'negativePromptEmbeds'].filter(
-    (name) => (options as Record<string, unknown>)[name] !== undefined,
-  );
+  const given = Object.entries(options).filter(([, value]) => value instanceof tf.Tensor);
+  const tensors = given.map(([name]) => name);
   const merging = new Set(blocksOf(pipe).map(({ tokenMerging }) => JSON.stringify(tokenMerging?.options ?? null)));
   const parameters = modelsOf(pipe).flatMap(([, model]) => model.parameters);
   const changed = parameters.some(({ adapters, fused }) => adapters.length > 0 || fused.length > 0);
@@ -168,6 +168,8 @@ export function unrecorded(pipe: RecordedPipeline, options: object, fresh: boole
   ]);
 }
 
+type Words = Record<string, string | undefined>;
+
 /** Text metadata of picture number `index` of a batch: prompt and settings in the form of A1111's web UI. */
 export function imageMetadata(
   record: GenerationRecord,
@@ -175,7 +177,7 @@ export function imageMetadata(
   { width, height }: { width: number; height: number },
 ): Record<string, string> {
   const { options, settings, seeds, pictures, prompts } = record;
-  const { 'CFG scale': _, 'Clip skip': clipSkip, ...words } = optionWords(options);
+  const { 'CFG scale': _, 'Clip skip': clipSkip, width: ownWidth, height: ownHeight, ...words } = optionWords(options);
   const { negativePrompt, guidanceScale } = options;
   const prompt = Math.floor((index * prompts.length) / pictures);
   const texts = {
@@ -200,7 +202,7 @@ export function imageMetadata(
     ...words,
     ...batchWords(record, index),
     ...pipelineWords(settings),
-    image: record.inputs.length > 0 ? stringify(record.inputs) : undefined,
+    ...inputWords(record.inputs, { width: ownWidth, height: ownHeight }),
     RNG: 'CPU',
     'Not reproducible': record.unrecorded.length > 0 ? record.unrecorded.join(', ') : undefined,
     Version: 'tfjs-diffusers',
@@ -218,10 +220,17 @@ function stoppedWords({ taken, settings }: GenerationRecord): Record<string, num
   return taken === undefined ? {} : { 'Stopped after': taken, numInferenceSteps: stepsOf(settings) };
 }
 
-function optionWords(options: object): Record<string, string | undefined> {
+function optionWords(options: object): Words {
   const values = options as Readonly<Record<string, unknown>>;
   const given = Object.entries(RECORDED_OPTIONS).filter(([name]) => values[name] !== undefined);
   return Object.fromEntries(given.map(([name, { label, write }]) => [label, write(values[name])]));
+}
+
+/** Files that a call has read, a list for each option, and the size that was asked for: `Size` may be that of a file. */
+function inputWords(inputs: GenerationRecord['inputs'], size: Words): Words {
+  const entries = Object.entries(inputs).filter(([, files]) => files.length > 0);
+  const words = Object.fromEntries(entries.map(([name, files]) => [name, stringify(files)]));
+  return entries.length === 0 ? {} : { ...size, ...words };
 }
 
 function batchWords({ pictures, seeds }: GenerationRecord, index: number): Record<string, string | number | undefined> {

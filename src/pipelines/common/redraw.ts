@@ -31,8 +31,8 @@ export interface Redrawing {
   options: Record<string, unknown>;
   /** Which picture of the batch it is. */
   index: number;
-  /** Files that the call took, in their order; none of them is ever opened by name. */
-  inputs: InputFile[];
+  /** Files that the call took, in the order of `INPUTS`; none of them is ever opened by name. */
+  inputs: (InputFile & { option: string })[];
   scheduler: SchedulerSettings;
   tokenMerging: TokenMergingOptions | null;
   vae: VaeSettings;
@@ -43,6 +43,8 @@ export interface Redrawing {
 }
 
 const WHERE = 'redraw';
+/** Options that are pictures. */
+const INPUTS = ['image', 'maskImage'] as const;
 /** Larger files are refused before they are read. */
 const MAX_FILE_BYTES = 256e6;
 const FLAG: Check = [is.boolean, 'true or false'];
@@ -78,7 +80,9 @@ export function redraw(parameters: string): Redrawing {
   checkReproducible(settings);
   const prompts = json(settings, 'prompts', TEXTS, [prompt]) as string[];
   const negative = json(settings, 'negativePrompts', TEXTS, [negativePrompt]) as string[];
-  const inputs = json(settings, 'image', FILES, []) as InputFile[];
+  const inputs = INPUTS.flatMap((option) =>
+    (json(settings, option, FILES, []) as InputFile[]).map((file) => ({ ...file, option })),
+  );
   const index = whole(settings, 'Batch pos', 0);
   return {
     pipeline: settings.Pipeline!,
@@ -240,8 +244,10 @@ export async function withInputs(redrawing: Redrawing, files: readonly (string |
     const wanted = inputs.length === 0 ? 'no input pictures' : `${inputs.length} input pictures: ${names}`;
     throw new NotReproducibleError(`the picture was drawn with ${wanted}; got ${files.length}`);
   }
-  const image = await Promise.all(files.map((file, i) => checkedBytes(file, inputs[i]!)));
-  return image.length === 0 ? redrawing : { ...redrawing, options: { ...options, image } };
+  const bytes = await Promise.all(files.map((file, i) => checkedBytes(file, inputs[i]!)));
+  const of = (option: string) => bytes.filter((_, i) => inputs[i]!.option === option);
+  const given = [...new Set(inputs.map(({ option }) => option))].map((option) => [option, of(option)]);
+  return { ...redrawing, options: { ...options, ...Object.fromEntries(given) } };
 }
 
 async function checkedBytes(file: string | Uint8Array, expected: InputFile): Promise<Uint8Array> {

@@ -1,5 +1,6 @@
 import { ConfigError } from '../../errors.js';
 import type { FromPretrainedOptions } from '../common/components.js';
+import type { StepRange } from '../common/denoising_pipeline.js';
 import { loadPipeline } from '../common/diffusion_pipeline.js';
 import { GUIDANCE_CHECKS, type GuidanceOptions } from '../common/guidance.js';
 import { type Check, COUNT } from '../common/options.js';
@@ -51,8 +52,9 @@ export class LatentConsistencyModelPipeline extends StableDiffusionPipeline<Late
     return { ...Object.fromEntries(rows), originalInferenceSteps: COUNT };
   }
 
-  protected override schedule(options: LatentConsistencyModelOptions): number {
+  protected override schedule(options: LatentConsistencyModelOptions): StepRange {
     const { numInferenceSteps = this.defaults.numInferenceSteps, timesteps, originalInferenceSteps } = options;
-    return applySchedule(this.className, this.scheduler, { numInferenceSteps, timesteps, originalInferenceSteps });
+    const settings = { numInferenceSteps, timesteps, originalInferenceSteps };
+    return { begin: applySchedule(this.className, this.scheduler, settings) };
   }
 }

@@ -1,11 +1,10 @@
-import type { Tensor4D } from '@tensorflow/tfjs-core';
 import type { FromPretrainedOptions } from '../common/components.js';
+import type { Plan, Start } from '../common/denoising_pipeline.js';
 import { loadPipeline } from '../common/diffusion_pipeline.js';
 import { checkGivenLatents, latentShape, prepareLatents } from '../common/latents.js';
 import { type Check, type Checks, type SizeOptions, sizeChecks } from '../common/options.js';
-import { trainedSize } from './outdated_configs.js';
+import { pictureSize } from './outdated_configs.js';
 import {
-  type Plan,
   STABLE_DIFFUSION_CHECKS,
   StableDiffusionBase,
   type StableDiffusionBaseOptions,
@@ -53,15 +52,12 @@ export class StableDiffusionPipeline<
     checkGivenLatents(this.className, latents, this.latentShape(plan, size));
   }
 
-  protected start(plan: Plan, { latents, ...size }: O): Tensor4D {
+  protected start(plan: Plan, { latents: noise, ...size }: O): Start {
     const shape = this.latentShape(plan, size);
-    return prepareLatents<Tensor4D>(this.scheduler, shape, plan.noise.generator, { noise: latents });
+    return { latents: prepareLatents(this.scheduler, shape, plan.noise.generator, { noise }) };
   }
 
   private latentShape({ pictures }: Plan, options: SizeOptions): [number, number, number, number] {
-    const { scaleFactor } = this.vae;
-    const [rows, columns] = trainedSize(this.unet);
-    const { height = rows * scaleFactor, width = columns * scaleFactor } = options;
-    return latentShape(this.className, this.vae, { pictures, height, width });
+    return latentShape(this.className, this.vae, { pictures, ...pictureSize(this, options) });
   }
 }
