@@ -20,6 +20,7 @@ export { hasFusedAttention, MemoryEfficientAttention, SdpNoMemAttention } from '
 export { AttentionMemoryError, type AttentionShortage } from './methods/memory_error.js';
 export {
   ATTENTION_NAMES,
+  type AttentionAlias,
   type AttentionName,
   type AttentionOptions,
   type AttentionSetting,
@@ -28,11 +29,15 @@ export {
 } from './methods/options.js';
 export { createAttentionMethod } from './methods/registry.js';
 export { AutoAttention, describeAutoAttention, SdpAttention } from './methods/sdp.js';
-export { SlicedAttention, SplitV1Attention } from './methods/sliced.js';
+export { type RowsAttention, SlicedAttention, SplitV1Attention } from './methods/sliced.js';
 export { SubQuadraticAttention } from './methods/sub_quadratic.js';
+export type { MergedTokens } from './token_merging/merged_tokens.js';
 export {
   applyTokenMerging,
+  type BlockMerges,
   type MapSize,
+  type MergingBlock,
+  type MergingModel,
   removeTokenMerging,
   restartTokenMerging,
   TokenMerging,

@@ -5,6 +5,7 @@ import { BackendError } from '../errors.js';
 import { registerNative } from './native/register.js';
 import { describeGpu, registerWebGpu } from './webgpu/register.js';
 
+export { type BackendTraits, type FreeMemory, freeMemory, traits } from './traits.js';
 export {
   type FloatStorageType,
   type MemoryInfo,

@@ -7,3 +7,5 @@ export {
   parseParameters,
   readParameters,
 } from './parameters.js';
+export type { InputFile } from './read_image.js';
+export type { Box } from './resample.js';

@@ -19,7 +19,7 @@ import type { StateDict } from '../loaders/state_dict.js';
 import { initRandom, type Layer, type Parameter, type Weights } from '../nn/index.js';
 import { invalid, is, oneOf } from '../utils/check.js';
 import { baseName, joinPath } from '../utils/paths.js';
-import { type LoadOptions, loadStateDict } from './model_loading.js';
+import { type LoadStateDictOptions, loadStateDict } from './model_loading.js';
 import { type ForwardPass, type ForwardState, runPass, runPassInBlocks, WeightStore } from './offload.js';
 
 const SAVED_TYPES = ['F32', 'F16', 'BF16'] as const;
@@ -34,7 +34,7 @@ export interface ModelOptions {
   dtype?: PhysicalType;
 }
 
-export interface LoadModelOptions extends ModelOptions, Pick<LoadOptions, 'signal' | 'onProgress'> {
+export interface LoadModelOptions extends ModelOptions, Pick<LoadStateDictOptions, 'signal' | 'onProgress'> {
   /** 'fp16' takes the files whose names carry it, where there are any. */
   variant?: string;
 }

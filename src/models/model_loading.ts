@@ -3,7 +3,7 @@ import { AbortedError, StateDictError } from '../errors.js';
 import type { StateDict, StorageType } from '../loaders/state_dict.js';
 import type { Parameter } from '../nn/index.js';
 
-export interface LoadOptions {
+export interface LoadStateDictOptions {
   /** How native backends store the weights; other backends always hold float32. Default 'float32'. */
   dtype?: PhysicalType;
   /** Keys of the checkpoint that are not weights (buffers) and are passed over. */
@@ -32,7 +32,7 @@ function list(title: string, items: string[]): string {
 export function matchStateDict(
   parameters: readonly Parameter[],
   dict: StateDict,
-  { ignore, source = 'checkpoint' }: LoadOptions = {},
+  { ignore, source = 'checkpoint' }: LoadStateDictOptions = {},
 ): Map<Parameter, string> {
   const missing: string[] = [];
   const wrong: string[] = [];
@@ -76,7 +76,7 @@ export function matchStateDict(
 export async function loadStateDict(
   parameters: readonly Parameter[],
   dict: StateDict,
-  options: LoadOptions = {},
+  options: LoadStateDictOptions = {},
 ): Promise<void> {
   const keys = matchStateDict(parameters, dict, options);
   const { dtype = 'float32', signal, onProgress } = options;

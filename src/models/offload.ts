@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type { PhysicalType } from '../backends/types.js';
 import type { StateDict } from '../loaders/state_dict.js';
 import type { Parameter } from '../nn/index.js';
-import { type LoadOptions, matchStateDict } from './model_loading.js';
+import { type LoadStateDictOptions, matchStateDict } from './model_loading.js';
 
 /**
  * Weights that are in memory only while they are needed: a model's parameters and the checkpoint that they are read from
@@ -20,7 +20,7 @@ export class WeightStore {
     parameters: readonly Parameter[],
     private readonly dict: StateDict,
     private readonly dtype: PhysicalType,
-    options: LoadOptions = {},
+    options: LoadStateDictOptions = {},
   ) {
     this.keys = matchStateDict(parameters, dict, options);
   }

@@ -6,4 +6,4 @@ export { Layer } from './layer.js';
 export { Linear } from './linear.js';
 export { GroupNorm, LayerNorm } from './norm.js';
 export { type Initializer, type Layout, Parameter } from './parameter.js';
-export { Weights } from './weights.js';
+export { type ParameterOptions, Weights } from './weights.js';

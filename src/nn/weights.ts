@@ -3,7 +3,7 @@ import type { PhysicalType } from '../backends/types.js';
 import type { Layer } from './layer.js';
 import { type Initializer, type Layout, Parameter } from './parameter.js';
 
-interface ParameterOptions {
+export interface ParameterOptions {
   layout?: Layout;
   initializer?: Initializer;
   fanIn?: number;

@@ -1,5 +1,12 @@
-export type { PipelineCall, Prompt } from './common/callable.js';
-export type { FromPretrainedOptions, LoadProgress } from './common/components.js';
+export type { Callable, PipelineCall, Prompt } from './common/callable.js';
+export type {
+  ComponentLoadOptions,
+  ComponentSpec,
+  ComponentTable,
+  FromPretrainedOptions,
+  LoadOptions,
+  LoadProgress,
+} from './common/components.js';
 export { type Branch, Conditioning, type ConditioningTensors, type Conditions } from './common/conditioning.js';
 export {
   type Denoiser,
@@ -8,29 +15,40 @@ export {
   type LoopStep,
   runLoop,
 } from './common/denoising_loop.js';
-export { DiffusionPipeline } from './common/diffusion_pipeline.js';
+export { type DenoisingOptions, DenoisingPipeline } from './common/denoising_pipeline.js';
+export { DiffusionPipeline, type LoadedPipeline, type WithScheduler } from './common/diffusion_pipeline.js';
+export type { RecordedPipeline, SchedulerSettings, VaeSettings } from './common/generation_metadata.js';
 export {
+  type CombineBranches,
   classifierFreeGuidance,
   type GuidanceOptions,
   GuidedDenoiser,
+  type GuidedDenoiserOptions,
+  type ModelCall,
   type NegativeGuidanceOptions,
+  type Predictions,
 } from './common/guidance.js';
+export type { Pictures } from './common/image_latents.js';
 export {
   type ImageInput,
   type PreprocessOptions,
   type RawImage,
+  type ResizeMode,
   VaeImageProcessor,
   type VaeImageProcessorOptions,
 } from './common/image_processor.js';
 export { packLatents, unpackLatents } from './common/latents.js';
 export { randomSeed } from './common/noise.js';
 export type {
+  Check,
   DenoisingProgress,
   DenoisingStep,
   GenerationOptions,
   Images,
+  LoopOptions,
   Output,
   OutputType,
+  SizeOptions,
   StepChanges,
   StepDecision,
   Timings,
@@ -46,5 +64,10 @@ export {
   type StableDiffusionImg2ImgOptions,
   StableDiffusionImg2ImgPipeline,
 } from './stable_diffusion/pipeline_stable_diffusion_img2img.js';
+export {
+  type EncodePromptOptions,
+  StableDiffusionBase,
+  type StableDiffusionBaseOptions,
+} from './stable_diffusion/stable_diffusion_base.js';
 export type { StableDiffusionComponents } from './stable_diffusion/stable_diffusion_components.js';
 export { TINY_SHAPES } from './tiny_shapes.js';

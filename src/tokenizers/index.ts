@@ -1,5 +1,6 @@
 export { type AsTokenizerOptions, asTokenizer, type TransformersJsTokenizer } from './as_tokenizer.js';
 export { CLIPTokenizer, type CLIPTokenizerOptions } from './clip_tokenizer.js';
+export type { TokenizerFiles } from './tokenizer_files.js';
 export {
   type AddedToken,
   buildTokenizerJson,

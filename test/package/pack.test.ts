@@ -96,6 +96,18 @@ describe('the packed library', () => {
     expect(run(process.execPath, ['gradient.mjs'])).toMatchObject({ code: 0, stdout: '1,1,3,4\n' });
   });
 
+  test('has parts that programs import by themselves', () => {
+    const source = `
+      import * as all from 'tfjs-diffusers';
+      import * as backends from 'tfjs-diffusers/backends';
+      import * as ops from 'tfjs-diffusers/ops';
+      import * as schedulers from 'tfjs-diffusers/schedulers';
+      const parts = Object.entries({ ...backends, ...ops, ...schedulers });
+      console.log(parts.length > 40, parts.filter(([name, part]) => all[name] !== part).join());`;
+    writeFileSync(join(project, 'parts.mjs'), source);
+    expect(run(process.execPath, ['parts.mjs'])).toMatchObject({ code: 0, stdout: 'true \n' });
+  });
+
   test('provides the command', () => {
     const args = ['--no-install', 'tfjs-diffusers', 'a blue ring', '--steps', '1', '--out', 'ring.webp', '--quiet'];
     expect(run('npx', [...args, '--backend', 'wasm'])).toMatchObject({ code: 0, stdout: 'ring.webp\n' });
@@ -105,7 +117,11 @@ describe('the packed library', () => {
 
   const PROGRAM = `
     import type { GeneratedImage, StableDiffusionOptions } from 'tfjs-diffusers';
-    import { createScheduler, StableDiffusionPipeline } from 'tfjs-diffusers';
+    import { StableDiffusionPipeline } from 'tfjs-diffusers';
+    import { pickBackend } from 'tfjs-diffusers/backends';
+    import { groupNorm } from 'tfjs-diffusers/ops';
+    import { createScheduler, type SchedulerName } from 'tfjs-diffusers/schedulers';
+    export { groupNorm, pickBackend, type SchedulerName };
     const options = { seed: 1n, numInferenceSteps: 2 } satisfies StableDiffusionOptions;
     export async function draw(prompt: string): Promise<GeneratedImage> {
       const pipe = await StableDiffusionPipeline.fromPretrained('weights', { backend: 'auto', dtype: 'float32' });

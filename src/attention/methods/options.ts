@@ -20,7 +20,9 @@ const NAMES = [
 
 export type AttentionName = (typeof NAMES)[number];
 
-const ALIASES: Readonly<Record<string, AttentionName>> = { xformers: 'memory-efficient', none: 'classic' };
+const ALIASES = { xformers: 'memory-efficient', none: 'classic' } as const satisfies Record<string, AttentionName>;
+/** Other names of classes. */
+export type AttentionAlias = keyof typeof ALIASES;
 
 /** Every name that an attention option takes. */
 export const ATTENTION_NAMES: readonly string[] = [...NAMES, ...Object.keys(ALIASES)];
@@ -49,8 +51,12 @@ export interface AttentionOptions {
   freeMemory?: FreeMemory;
 }
 
-/** What users write: a name of ATTENTION_NAMES, or an object with one. */
-export type AttentionSetting = string | (Omit<AttentionOptions, 'name'> & { name: string });
+/** What users write: a name of ATTENTION_NAMES, which editors complete, or an object with one. */
+export type AttentionSetting =
+  | AttentionName
+  | AttentionAlias
+  | (string & {})
+  | (Omit<AttentionOptions, 'name'> & { name: AttentionName | AttentionAlias | (string & {}) });
 
 const COUNTS = ['queryChunkSize', 'kvChunkSize'] as const;
 const IMPLEMENTATIONS: readonly Implementation[] = ['auto', 'native', 'composed'];
@@ -82,6 +88,9 @@ function checkOptions(options: AttentionOptions): void {
   expect('freeMemory', is.function, 'a function that gives bytes');
 }
 
+const withoutAlias = (name: string): AttentionName =>
+  name in ALIASES ? ALIASES[name as AttentionAlias] : (name as AttentionName);
+
 /**
  * The attention to use: the option when given, else what USE_MEMORY_EFFICIENT_ATTENTION says (0: classic, 1:
  * memory-efficient), else 'auto'.
@@ -100,7 +109,7 @@ export function resolveAttention(setting?: AttentionSetting): AttentionOptions {
       `[attention] '${options.name}' is not known, use one of: ${ATTENTION_NAMES.join(', ')}`,
     );
   }
-  const resolved = { ...options, name: ALIASES[options.name] ?? (options.name as AttentionName) };
+  const resolved = { ...options, name: withoutAlias(options.name) };
   checkOptions(resolved);
   return resolved;
 }

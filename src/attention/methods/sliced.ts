@@ -22,7 +22,7 @@ function rowsPerSlice(sliceSize: SliceSize, heads: number): number {
 }
 
 /** Attention for a fixed number of rows of batch x heads at a time. */
-abstract class RowsAttention extends AttentionMethod {
+export abstract class RowsAttention extends AttentionMethod {
   abstract readonly rows: number;
 
   attend(operands: AttentionOperands): Tensor3D {

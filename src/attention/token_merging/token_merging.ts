@@ -36,10 +36,8 @@ export interface BlockMerges {
 
 const NOTHING: BlockMerges = { attention: null, crossAttention: null, mlp: null };
 
-type CompleteOptions = Required<TokenMergingOptions>;
-
-function complete(options: TokenMergingOptions): CompleteOptions {
-  const all: CompleteOptions = {
+function complete(options: TokenMergingOptions): Required<TokenMergingOptions> {
+  const all: Required<TokenMergingOptions> = {
     maxDownsample: 1,
     sx: 2,
     sy: 2,
@@ -62,7 +60,7 @@ function complete(options: TokenMergingOptions): CompleteOptions {
  * which each stands for those that are most alike.
  */
 export class TokenMerging {
-  readonly options: Readonly<CompleteOptions>;
+  readonly options: Readonly<Required<TokenMergingOptions>>;
   private generator: TorchGenerator;
 
   /** @param layer number of the block, so that each makes other random choices */
@@ -133,12 +131,12 @@ export class TokenMerging {
 }
 
 /** A transformer block that can merge its tokens. */
-interface MergingBlock {
+export interface MergingBlock {
   tokenMerging: TokenMerging | null;
 }
 
 /** A UNet, or a pipeline with one. */
-type MergingModel =
+export type MergingModel =
   | { transformerBlocks: readonly MergingBlock[] }
   | { unet: { transformerBlocks: readonly MergingBlock[] } };
 

@@ -39,7 +39,7 @@ export interface UpBlockConfig extends BlockConfig {
   addUpsample: boolean;
 }
 
-interface Layer {
+export interface UNetBlockLayer {
   resnet: ResnetBlock2D;
   attention: Transformer2DModel | null;
 }
@@ -55,14 +55,14 @@ function attention(w: Weights, i: number, channels: number, config: BlockConfig)
 }
 
 /** Pairs of resnet and transformer, `inputs[i]` to `channels` channels each. */
-function layers(w: Weights, inputs: number[], channels: number, config: BlockConfig): Layer[] {
+function layers(w: Weights, inputs: number[], channels: number, config: BlockConfig): UNetBlockLayer[] {
   return inputs.map((inChannels, i) => ({
     resnet: new ResnetBlock2D(w.at('resnets').at(i), { ...config.resnet, inChannels, outChannels: channels }),
     attention: attention(w, i, channels, config),
   }));
 }
 
-function applyLayer({ resnet, attention }: Layer, x: Tensor4D, inputs: BlockInputs): Tensor4D {
+function applyLayer({ resnet, attention }: UNetBlockLayer, x: Tensor4D, inputs: BlockInputs): Tensor4D {
   const steps = [(y: Tensor4D) => resnet.forward(y, inputs.temb)];
   if (attention) {
     steps.push((y) => attention.forward(y, inputs));
@@ -76,7 +76,7 @@ function addToLast(states: Tensor4D[], residual: Tensor4D): void {
 
 /** DownBlock2D and CrossAttnDownBlock2D (diffusers/models/unets/unet_2d_blocks.py). */
 export class DownBlock2D {
-  readonly layers: Layer[];
+  readonly layers: UNetBlockLayer[];
   private readonly downsampler: Downsample2D | null;
 
   constructor(w: Weights, config: DownBlockConfig) {
@@ -145,7 +145,7 @@ export class MidBlock2D {
 
 /** UpBlock2D and CrossAttnUpBlock2D (diffusers/models/unets/unet_2d_blocks.py). */
 export class UpBlock2D {
-  readonly layers: Layer[];
+  readonly layers: UNetBlockLayer[];
   private readonly upsampler: Upsample2D | null;
 
   constructor(w: Weights, config: UpBlockConfig) {

@@ -27,7 +27,7 @@ import { checkOptions, withoutNulls } from './options.js';
 import { CallQueue } from './queue.js';
 
 /** What every pipeline has beside its models. */
-interface WithScheduler {
+export interface WithScheduler {
   scheduler: SchedulerMixin;
 }
 

@@ -28,7 +28,7 @@ export const DPM_SOLVER_FIELDS = {
   variance_type: optional(choice('learned', VARIANCE_TYPES)),
 };
 
-interface DPMSolverConfig extends SolverConfig {
+export interface DPMSolverConfig extends SolverConfig {
   readonly algorithm_type: AlgorithmType | 'deis';
   readonly solver_type: string;
   readonly final_sigmas_type: 'zero' | 'sigma_min';
