@@ -197,6 +197,16 @@ export const OPTIONS: readonly OptionRow[] = [
     to: 'command',
   },
   {
+    flags: '--preview <path>',
+    text: 'a file that shows the picture as it looks after each step, for a viewer that watches it',
+    to: 'command',
+  },
+  {
+    flags: '--preview-vae <dir>',
+    text: 'decodes the previews with the `AutoencoderTiny` (TAESD) of that directory',
+    to: 'command',
+  },
+  {
     flags: '--json',
     text: 'one JSON object: files, seconds of each stage and step, peak memory, seeds, versions',
     to: 'command',
@@ -223,6 +233,8 @@ export interface CommandValues {
   vaeSlicing?: boolean;
   vaeTiling?: boolean;
   out?: string;
+  preview?: string;
+  previewVae?: string;
   json?: boolean;
   quiet?: boolean;
 }

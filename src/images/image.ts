@@ -5,7 +5,7 @@ import { extensionOf } from '../utils/paths.js';
 import { exifWithUserComment, insertJpegExif, insertWebpExif } from './exif.js';
 import { PARAMETERS_KEY } from './parameters.js';
 import { encodePngSync, insertPngText } from './png.js';
-import { tslabDisplay } from './tslab.js';
+import { newTslabDisplay, type TslabDisplay, tslabDisplay } from './tslab.js';
 
 export type { ImageFormat };
 
@@ -133,6 +133,30 @@ export class GeneratedImage {
     // Printing cannot wait, so this takes the encoder that does not need to.
     tslabDisplay()?.png(encodePngSync(this.data, this.width, this.height));
     return `GeneratedImage { ${this.width} x ${this.height} }`;
+  }
+}
+
+/**
+ * A place under the running cell of a tslab notebook, where each picture takes the place of the one before:
+ * `const live = new LiveDisplay(); await pipe(prompt, { preview: 'linear', onProgress: (p) => live.show(p.preview?.[0]) })`.
+ */
+export class LiveDisplay {
+  private readonly place: TslabDisplay;
+
+  /** @throws {InvalidArgumentError} outside tslab */
+  constructor() {
+    const place = newTslabDisplay();
+    if (!place) {
+      throw new InvalidArgumentError('[LiveDisplay] pictures show in tslab notebooks only; elsewhere use save(path)');
+    }
+    this.place = place;
+  }
+
+  /** Shows the picture in place of the one before; undefined leaves that one. */
+  show(image: GeneratedImage | undefined): void {
+    if (image) {
+      this.place.png(encodePngSync(image.data, image.width, image.height));
+    }
   }
 }
 

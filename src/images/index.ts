@@ -1,4 +1,11 @@
-export { checkImagePath, GeneratedImage, type ImageEncodeOptions, type ImageFormat, imageFormatOf } from './image.js';
+export {
+  checkImagePath,
+  GeneratedImage,
+  type ImageEncodeOptions,
+  type ImageFormat,
+  imageFormatOf,
+  LiveDisplay,
+} from './image.js';
 export {
   a1111Parameters,
   type GenerationParameters,

@@ -48,6 +48,7 @@ export type {
   LoopOptions,
   Output,
   OutputType,
+  PreviewSetting,
   SizeOptions,
   StepChanges,
   StepDecision,

@@ -287,3 +287,21 @@ describe('--from', () => {
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(/carries no settings/) });
   });
 });
+
+describe('--preview', () => {
+  test('shows the pictures in the making in one file, side by side', async () => {
+    const args = ['a', '--steps', '3', '--batch', '2', '--preview', 'preview.png', '--out', 'star.png', ...WASM];
+    const { code } = await runCli(args, { cwd: dir });
+    expect(code).toBe(0);
+    expect(readdirSync(dir).sort()).toEqual(['preview.png', 'star-1.png', 'star-2.png']);
+    const { width, height } = await sharp(join(dir, 'preview.png')).metadata();
+    expect([width, height]).toEqual([128, 64]);
+  });
+
+  test('an unusable path is refused before anything is drawn', async () => {
+    const { code, stderr } = await runCli(['a', '--preview', 'preview.txt', ...WASM], { cwd: dir });
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/preview\.txt/);
+    expect(readdirSync(dir)).toEqual([]);
+  });
+});

@@ -5,7 +5,13 @@ import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import sharp from 'sharp';
 import { FileWriteError, InvalidArgumentError } from '../../src/errors.js';
-import { checkImagePath, GeneratedImage, type ImageFormat, readParameters } from '../../src/images/index.js';
+import {
+  checkImagePath,
+  GeneratedImage,
+  type ImageFormat,
+  LiveDisplay,
+  readParameters,
+} from '../../src/images/index.js';
 
 let dir: string;
 beforeEach(async () => {
@@ -194,6 +200,26 @@ describe('in tslab', () => {
     await image.display();
     expect(shown).toHaveLength(1);
     expect(await readParameters(shown[0]!)).toBe(PROMPT);
+  });
+
+  test('a live display shows each picture in place of the one before', async () => {
+    const places: Uint8Array[][] = [];
+    const newDisplay = () => {
+      const place: Uint8Array[] = [];
+      places.push(place);
+      return { png: (bytes: Uint8Array) => place.push(bytes) };
+    };
+    scope.__tslab__ = { exports: {}, require: () => ({ newDisplay }) };
+    const live = new LiveDisplay();
+    const image = gradient(5, 4);
+    live.show(gradient(3, 2));
+    live.show(undefined);
+    live.show(image);
+    expect(places).toHaveLength(1);
+    expect(places[0]).toHaveLength(2);
+    expect(await decode(places[0]![1]!)).toEqual({ width: 5, height: 4, data: image.data });
+    delete scope.__tslab__;
+    expect(() => new LiveDisplay()).toThrow('elsewhere use save(path)');
   });
 
   test('elsewhere a picture prints as a line and display() says what to do', async () => {

@@ -178,6 +178,7 @@ const OPTIONS: Record<string, object | string> = {
   outputType: 'gives tensors, which carry no text',
   signal: 'changes nothing',
   onProgress: 'changes nothing',
+  preview: 'changes nothing',
 };
 
 /** Draws with one option; the pipeline's own scheduler is back afterwards. */

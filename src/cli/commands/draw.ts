@@ -3,9 +3,12 @@ import * as tf from '@tensorflow/tfjs-core';
 import { applyTokenMerging, resolveAttention } from '../../attention/index.js';
 import { readJsonObject } from '../../config/config.js';
 import { AbortedError } from '../../errors.js';
+import { AutoencoderTiny } from '../../models/index.js';
 import { checkOptions, sizeChecks } from '../../pipelines/common/options.js';
 import {
+  type DenoisingProgress,
   type Output,
+  type PreviewSetting,
   randomSeed,
   StableDiffusionImg2ImgPipeline,
   StableDiffusionPipeline,
@@ -18,6 +21,7 @@ import { type MemoryReport, withMemoryReport } from '../memory.js';
 import { type CommandValues, type DrawingCommand, type OptionValues, optionsFor } from '../options.js';
 import { outputPaths } from '../output_paths.js';
 import { versions } from '../package_info.js';
+import { PreviewFile } from '../preview_file.js';
 import { formatSeconds, type ProgressDisplay } from '../progress.js';
 
 const PIPELINES = { txt2img: StableDiffusionPipeline, img2img: StableDiffusionImg2ImgPipeline };
@@ -37,6 +41,7 @@ export async function draw(
   await checkNames(values);
   await checkSize(values);
   const paths = await outputPaths(values.out, prompt, values.batch);
+  const preview = values.preview === undefined ? undefined : await PreviewFile.open(values.preview);
   // tfjs-core gives advice about backends unless it believes to be in production
   tf.env().set('PROD', true);
   setWarningHandler((message) => display.note(`warning: ${message}`));
@@ -46,13 +51,20 @@ export async function draw(
   const seed = values.seed ?? BigInt(randomSeed());
   display.note(`seed ${seed}, ${tf.getBackend()} backend`);
   display.startDenoising(values.steps);
-  const onProgress = (progress: Parameters<typeof display.denoising>[0]) => display.denoising(progress);
-  const call = { ...optionsFor('call', values), seed, signal, onProgress };
+  const onProgress = (progress: DenoisingProgress) => {
+    display.denoising(progress);
+    if (progress.preview) {
+      preview?.show(progress.preview);
+    }
+  };
+  const setting = preview && (await previewSetting(values));
+  const call = { ...optionsFor('call', values), seed, signal, onProgress, preview: setting };
   const generate = () => asUsage(() => pipe.run(prompt, call as never));
   const { value: output, memory } = values.json
     ? await withMemoryReport(generate)
     : { value: await generate(), memory: undefined };
   display.denoised(output.timings);
+  await preview?.close();
 
   const save = await saveAll(output, paths, signal);
   if (memory) {
@@ -61,6 +73,11 @@ export async function draw(
   } else {
     print(paths.join('\n'));
   }
+}
+
+/** How the previews are made. */
+async function previewSetting({ previewVae }: CommandValues): Promise<PreviewSetting> {
+  return previewVae === undefined ? 'linear' : { vae: await AutoencoderTiny.fromPretrained(previewVae) };
 }
 
 /** @throws UsageError for a scheduler or attention that does not exist, before anything is loaded */

@@ -2,6 +2,7 @@ import type { Tensor } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import { yieldToEventLoop } from '#platform';
 import { synchronize } from '../../backends/traits.js';
+import type { GeneratedImage } from '../../images/index.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
 import { checkAborted } from '../../utils/check.js';
 import type { TorchGenerator } from '../../utils/torch_generator.js';
@@ -21,6 +22,9 @@ export interface LoopStep {
   /** Noise level, relative to the sample. */
   sigma: number;
 }
+
+/** Draws the pictures of a step as they look now; undefined after a step without. */
+export type Previewer<T extends Tensor = Tensor> = (step: DenoisingStep<T>) => Promise<GeneratedImage[] | undefined>;
 
 /** What predicts the noise (or velocity, or sample) in latents: a model with its conditions. */
 export interface Denoiser<T extends Tensor = Tensor> {
@@ -63,17 +67,20 @@ export async function* denoisingLoop<T extends Tensor>(
 ): AsyncGenerator<DenoisingStep<T>, T, StepDecision<T>> {
   const { scheduler, denoiser, signal, where = 'denoisingLoop' } = inputs;
   let latents: T | null = inputs.latents;
+  let predOriginalSample: T | undefined;
   try {
     for (const loopStep of loopSteps(inputs)) {
       checkAborted(signal, 'drawing');
       const current: T = latents;
-      latents = await takeStep(inputs, current, loopStep);
+      const taken: Taken<T> = await takeStep(inputs, current, loopStep);
+      ({ latents, predOriginalSample } = taken);
       current.dispose();
       await synchronize();
       await yieldToEventLoop();
       const { step, total, timestep } = loopStep;
       const { shape } = latents;
-      const decision: StepDecision<T> = yield { step, total, timestep, latents };
+      const decision: StepDecision<T> = yield { step, total, timestep, latents, predOriginalSample };
+      tf.dispose(predOriginalSample ?? []);
       if (decision?.latents && decision.latents !== latents) {
         latents.dispose();
         latents = decision.latents;
@@ -90,7 +97,7 @@ export async function* denoisingLoop<T extends Tensor>(
     latents = null;
     return result;
   } finally {
-    tf.dispose(latents ?? []);
+    tf.dispose([latents ?? [], predOriginalSample ?? []]);
     scheduler.dispose();
   }
 }
@@ -103,8 +110,11 @@ function* loopSteps<T extends Tensor>({ scheduler, begin = 0, end }: DenoisingLo
   }
 }
 
+/** What a step gives. */
+type Taken<T extends Tensor> = { latents: T; predOriginalSample: T | undefined };
+
 /** The latents after a step. */
-async function takeStep<T extends Tensor>(inputs: DenoisingLoop<T>, latents: T, step: LoopStep): Promise<T> {
+async function takeStep<T extends Tensor>(inputs: DenoisingLoop<T>, latents: T, step: LoopStep): Promise<Taken<T>> {
   const { scheduler, denoiser, generator, eta = 0, mix = (x: T) => x } = inputs;
   const { timestep } = step;
   const input = tf.tidy(() => scheduler.scaleModelInput(latents, timestep) as T);
@@ -112,7 +122,10 @@ async function takeStep<T extends Tensor>(inputs: DenoisingLoop<T>, latents: T, 
   try {
     prediction = await denoiser.predict(input, timestep, step);
     const output = prediction;
-    return tf.tidy(() => mix(scheduler.step(output, timestep, latents, { generator, eta }).prevSample as T, step));
+    return tf.tidy<Taken<T>>(() => {
+      const { prevSample, predOriginalSample } = scheduler.step(output, timestep, latents, { generator, eta });
+      return { latents: mix(prevSample as T, step), predOriginalSample: predOriginalSample as T | undefined };
+    });
   } finally {
     tf.dispose([input, prediction ?? []]);
   }
@@ -121,12 +134,13 @@ async function takeStep<T extends Tensor>(inputs: DenoisingLoop<T>, latents: T, 
 /**
  * Runs a loop to its end, with the callback and the progress that the options ask for.
  *
+ * @param options.drawPreview draws pictures in the making, see `previewer`
  * @param steps gets the seconds of each step
  * @returns the final latents, which the caller owns
  */
 export async function runLoop<T extends Tensor>(
   loop: AsyncGenerator<DenoisingStep<T>, T, StepDecision<T>>,
-  { callbackOnStepEnd, onProgress }: LoopOptions<T> = {},
+  { callbackOnStepEnd, onProgress, drawPreview }: Omit<LoopOptions<T>, 'preview'> & { drawPreview?: Previewer<T> } = {},
   steps: number[] = [],
 ): Promise<T> {
   let decision: StepDecision<T>;
@@ -139,8 +153,10 @@ export async function runLoop<T extends Tensor>(
       }
       const seconds = (performance.now() - begin) / 1000;
       steps.push(seconds);
-      onProgress?.({ stage: 'denoise', step: value.step + 1, total: value.total, seconds });
-      decision = await callbackOnStepEnd?.(value);
+      const preview = await drawPreview?.(value);
+      const shown = preview && { preview };
+      onProgress?.({ stage: 'denoise', step: value.step + 1, total: value.total, seconds, ...shown });
+      decision = await callbackOnStepEnd?.({ ...value, ...shown });
     }
   } finally {
     await loop.return(undefined as never);

@@ -30,6 +30,7 @@ import { withPictureAdvice } from './memory_advice.js';
 import { type NoiseSource, noiseSource } from './noise.js';
 import { GENERATION_CHECKS, type GenerationOptions, NUMBERS, type Output, SHARE, type Timings } from './options.js';
 import { toImages } from './output.js';
+import { previewer } from './preview.js';
 import { applySchedule } from './schedule.js';
 
 /** The components that a denoising pipeline has beside those that read its prompt. */
@@ -220,6 +221,7 @@ export abstract class DenoisingPipeline<
     const { unet, scheduler, className: where } = this;
     const { begin, end, noise, guidance, guidanceScale } = plan;
     const { eta, signal } = options;
+    const drawPreview = previewer(this, options.preview);
     const start = await this.start(plan, options);
     const { latents, mix, finish, owned = [] } = start;
     const combine = this.combine(options);
@@ -231,7 +233,7 @@ export abstract class DenoisingPipeline<
     const loop = { scheduler, denoiser, latents, begin, end, mix, generator: noise.generator, eta, signal, where };
     try {
       conditioning.extend((branch) => this.conditionsOf(branch, plan, start, options));
-      const watched = { ...options, callbackOnStepEnd: this.watched(plan, options) };
+      const watched = { ...options, drawPreview, callbackOnStepEnd: this.watched(plan, options) };
       return { latents: await unet.withWeights(() => runLoop(denoisingLoop(loop), watched, steps)), finish };
     } catch (error) {
       tf.dispose(latents.isDisposed ? [] : latents);

@@ -1,6 +1,7 @@
 import type { Tensor, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import type { GeneratedImage } from '../../images/index.js';
+import { Autoencoder } from '../../models/index.js';
 import { checkNames, expectThat, invalid, is, oneOf } from '../../utils/check.js';
 import { TorchGenerator } from '../../utils/torch_generator.js';
 
@@ -38,6 +39,10 @@ export interface DenoisingStep<T extends Tensor = Tensor4D> {
   timestep: number;
   /** [B, height / 8, width / 8, 4]; the pipeline's, to be cloned if it is to outlive the callback. */
   latents: T;
+  /** The clean latents that the model now predicts, where the scheduler computes them; the pipeline's, too. */
+  predOriginalSample?: T;
+  /** The pictures as they look now, after the steps for which the option `preview` asks for them. */
+  preview?: GeneratedImage[];
 }
 
 /** What a callback may ask for. The pipeline takes tensors over and disposes of them. */
@@ -62,7 +67,15 @@ export interface DenoisingProgress {
   total: number;
   /** Seconds that the last step took. */
   seconds: number;
+  /** The pictures as they look now, after the steps for which the option `preview` asks for them. */
+  preview?: GeneratedImage[];
 }
+
+/**
+ * How pictures in the making are shown: 'linear', each latent as the colour that it stands for, at next to no cost; or
+ * decoded by a VAE, usually an AutoencoderTiny, after every `every`-th step (1 unless told) and the last one.
+ */
+export type PreviewSetting = 'linear' | { vae: Autoencoder; every?: number };
 
 /** What is called during a call of a pipeline, and what ends it. */
 export interface LoopOptions<T extends Tensor = Tensor4D> {
@@ -71,6 +84,8 @@ export interface LoopOptions<T extends Tensor = Tensor4D> {
   /** Ends the call with an AbortedError: while it waits for its turn, before the next step, or before the decoder. */
   signal?: AbortSignal;
   onProgress?: (progress: DenoisingProgress) => void;
+  /** Pictures in the making for `onProgress` and `callbackOnStepEnd`. Default: none. */
+  preview?: PreviewSetting;
 }
 
 /** diffusers' options of __call__ that every pipeline has, in camelCase. */
@@ -124,6 +139,11 @@ export const NUMBERS: Check = [is.numbers, 'a list of numbers'];
 export const SHARE: Check = [is.share, 'a number from 0 to 1'];
 export const TENSOR: Check = [is.tensor, 'a tensor'];
 
+function isPreview(value: unknown): boolean {
+  const { vae, every = 1 } = (is.object(value) ? value : {}) as { vae?: unknown; every?: unknown };
+  return value === 'linear' || (vae instanceof Autoencoder && is.count(every));
+}
+
 export const choice = <T>(choices: readonly T[]): Check => [(value) => is.oneOf(choices, value), oneOf(choices)];
 
 export const GENERATION_CHECKS: Checks<GenerationOptions> = {
@@ -137,6 +157,7 @@ export const GENERATION_CHECKS: Checks<GenerationOptions> = {
   callbackOnStepEnd: CALLBACK,
   signal: SIGNAL,
   onProgress: CALLBACK,
+  preview: [isPreview, "'linear', or {vae, every} with an autoencoder and a number of steps"],
 };
 
 /** @param multiple pixels per latent */

@@ -34,7 +34,7 @@ export async function toImages(
 }
 
 /** Takes pixels [B,H,W,3] in 0..1 over. */
-async function readImages(pixels: Tensor4D, describe: DescribeImage): Promise<GeneratedImage[]> {
+export async function readImages(pixels: Tensor4D, describe: DescribeImage = () => ({})): Promise<GeneratedImage[]> {
   const [batch, height, width, channels] = pixels.shape;
   const data = await pixels.data().finally(() => pixels.dispose());
   const size = height * width * channels;
