@@ -4,16 +4,20 @@
  * test/cuda/budgets.json and fails on spills, on warnings and on what exceeds the table (without one, on spills and warnings alone); --write makes the table anew. NVRTC is looked
  * for as the addon does it: TFJS_DIFFUSERS_CUDA_PATH, the system, toolkits, the active Python environment.
  */
-import { execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { buildCuda } from './build_cuda.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const TABLE = join(root, 'test', 'cuda', 'budgets.json');
-/** Every target is checked for these two; the package is built for all. */
-export const CHECKED_TARGETS = ['sm_80', 'sm_90a'];
+/** What the package has images for: machine code of every generation of cards, and PTX for later ones. */
+export const PACKED_TARGETS = 'sm_75 sm_80 sm_86 sm_89 sm_90a sm_100 sm_120 compute_80 compute_120'.split(' ');
+/** What is compiled when no target is named: the first cards with asynchronous copies, and Hopper. */
+const CHECKED_TARGETS = ['sm_80', 'sm_90a'];
 
 /** One kernel in the report of the assembler. */
 function parseKernels(text, names, target, source) {
@@ -46,22 +50,34 @@ export function parseReport(text) {
   return { kernels, warnings };
 }
 
+/** What pack_kernels prints for one target. */
+async function packTarget(packer, target, output) {
+  const { stdout } = await promisify(execFile)(packer, [join(root, 'native', 'cuda', 'kernels'), output, target], {
+    maxBuffer: 1 << 28,
+    encoding: 'utf8',
+  });
+  return stdout;
+}
+
 /**
- * Compiles every kernel that the addon launches.
+ * Compiles every kernel that the addon launches, as many targets at once as there are processors.
  *
  * @param output the folder of the images, as the addon reads them
- * @returns {{ kernels, warnings } | { skipped: string }} why nothing can be compiled here, where NVRTC is not
+ * @returns {Promise<{ kernels, warnings } | { skipped: string }>} why nothing can be compiled here, where NVRTC is not
  */
-export function packKernels(targets, output) {
+export async function packKernels(targets, output) {
   const { packer } = buildCuda({ emulated: false, card: true });
   mkdirSync(output, { recursive: true });
+  const waiting = [...targets];
+  const texts = [];
+  const worker = async () => {
+    for (let target = waiting.shift(); target; target = waiting.shift()) {
+      texts.push(await packTarget(packer, target, output));
+    }
+  };
   try {
-    const text = execFileSync(packer, [join(root, 'native', 'cuda', 'kernels'), output, ...targets], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      maxBuffer: 1 << 28,
-      encoding: 'utf8',
-    });
-    return parseReport(text);
+    await Promise.all(Array.from({ length: availableParallelism() }, worker));
+    return parseReport(texts.join(''));
   } catch (error) {
     const message = `${error.stderr ?? ''}`.trim() || error.message;
     if (message.startsWith('kernels cannot be compiled here')) return { skipped: message };
@@ -106,9 +122,9 @@ function writeTable(table) {
   writeFileSync(TABLE, `{\n${targets.join(',\n')}\n}\n`);
 }
 
-function main() {
+async function main() {
   const given = process.argv.slice(2).filter((argument) => !argument.startsWith('--'));
-  const result = packKernels(given.length ? given : CHECKED_TARGETS, join(root, 'build', 'cuda', 'images'));
+  const result = await packKernels(given.length ? given : CHECKED_TARGETS, join(root, 'build', 'cuda', 'images'));
   if (result.skipped) return console.log(`skipped: ${result.skipped}`);
   if (process.argv.includes('--write')) writeTable(tableOf(result.kernels));
   const problems = checkBudgets(result, existsSync(TABLE) ? JSON.parse(readFileSync(TABLE, 'utf8')) : undefined);
@@ -117,4 +133,4 @@ function main() {
   process.exitCode = problems.length ? 1 : 0;
 }
 
-if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) main();
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await main();

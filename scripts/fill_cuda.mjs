@@ -7,9 +7,8 @@ import { execFileSync } from 'node:child_process';
 import { cpSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { packKernels } from './cuda_kernels.mjs';
+import { PACKED_TARGETS, packKernels } from './cuda_kernels.mjs';
 
-const TARGETS = 'sm_75,sm_80,sm_86,sm_89,sm_90a,sm_100,sm_120,compute_80,compute_120';
 const MOST_BYTES = 60e6;
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -24,7 +23,7 @@ function sizeOf(folder) {
 }
 
 for (const name of readdirSync(target)) if (name !== 'package.json') rmSync(join(target, name), { recursive: true });
-const packed = packKernels((given ?? TARGETS).split(','), kernels);
+const packed = await packKernels(given?.split(',') ?? PACKED_TARGETS, kernels);
 if (packed.skipped) throw new Error(packed.skipped);
 cpSync(join(root, 'native', 'cuda', 'kernels'), kernels, { recursive: true });
 cpSync(join(root, 'build', 'native', 'cuda.node'), join(target, 'cuda.node'));

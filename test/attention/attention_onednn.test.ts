@@ -12,7 +12,7 @@ import { measurePeak } from '../../src/backends/peak_memory.js';
 import { freeMemory } from '../../src/backends/traits.js';
 import { OutOfMemoryError } from '../../src/errors.js';
 import { Weights } from '../../src/nn/index.js';
-import { hasNative, startOneDnn } from '../backends/support.js';
+import { hasNative, startNative } from '../backends/support.js';
 import { relativeL2 } from '../support/compare.js';
 import { type LayerShape, randomOperands, randomProjections } from './support.js';
 
@@ -42,7 +42,7 @@ const label = ({ freeMemory: free, ...rest }: AttentionOptions) =>
 (hasNative ? describe : describe.skip)('attention on the onednn backend', () => {
   let backend: NativeBackend;
   beforeAll(async () => {
-    backend = await startOneDnn();
+    backend = await startNative();
   });
 
   describe.each(settings.map((options) => [label(options), options] as const))('%s', (_, options) => {

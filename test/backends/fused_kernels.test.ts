@@ -12,14 +12,14 @@ import {
   timestepEmbedding,
 } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
-import { BOUND, hasNative, type Impl, numbers, startOneDnn, TYPES } from './support.js';
+import { BOUND, hasNative, type Impl, NATIVE_BACKEND, numbers, startNative, TYPES } from './support.js';
 
 const suite = hasNative ? describe : describe.skip;
 
-suite('fused kernels of onednn equal their composed twins', () => {
+suite(`fused kernels of ${NATIVE_BACKEND} equal their composed twins`, () => {
   let backend: NativeBackend;
   beforeAll(async () => {
-    backend = await startOneDnn();
+    backend = await startNative();
   });
   beforeEach(() => tf.engine().startScope());
   afterEach(() => tf.engine().endScope());

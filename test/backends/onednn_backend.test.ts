@@ -6,7 +6,7 @@ import { type FloatStorageType, type PhysicalType, supportsPhysicalTypes } from 
 import { InvalidArgumentError, OutOfMemoryError } from '../../src/errors.js';
 import { conv2d, linear } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
-import { hasNative, numbers, startOneDnn } from './support.js';
+import { hasNative, numbers, startNative } from './support.js';
 
 const suite = hasNative ? describe : describe.skip;
 
@@ -21,7 +21,7 @@ function toBf16(values: Float32Array): Uint8Array {
 suite('the backend onednn', () => {
   let backend: NativeBackend;
   beforeAll(async () => {
-    backend = await startOneDnn();
+    backend = await startNative();
   });
   afterEach(() => {
     backend.setMemoryLimit(0);

@@ -5,15 +5,15 @@ import type { NativeBackend } from '../../src/backends/native/backend.js';
 import { initRandom, Weights } from '../../src/nn/index.js';
 import { memoryEfficientAttentionPacked, memoryEfficientAttentionTokens, packedQkv } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
-import { BOUND, hasNative, type Impl, numbers, startOneDnn, TYPES } from './support.js';
+import { BOUND, hasNative, type Impl, NATIVE_BACKEND, numbers, startNative, TYPES } from './support.js';
 
 const suite = hasNative ? describe : describe.skip;
 type Three<T> = { q: T; k: T; v: T };
 
-suite('packed queries, keys and values on onednn', () => {
+suite(`packed queries, keys and values on ${NATIVE_BACKEND}`, () => {
   let backend: NativeBackend;
   beforeAll(async () => {
-    backend = await startOneDnn();
+    backend = await startNative();
   });
   beforeEach(() => tf.engine().startScope());
   afterEach(() => tf.engine().endScope());

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
-import { pickBackend } from '../../src/backends/index.js';
+import { type BackendName, pickBackend } from '../../src/backends/index.js';
 import { loadAddon } from '../../src/backends/native/addon.js';
 import type { NativeBackend } from '../../src/backends/native/backend.js';
 import type { PhysicalType } from '../../src/backends/types.js';
@@ -10,11 +10,15 @@ export const BOUND: Record<PhysicalType, number> = { float32: 2e-6, bfloat16: 6e
 
 export type Impl = 'native' | 'composed';
 
-/** Whether the native engine is built here; without it there is nothing to test. */
-export const hasNative = loadAddon('onednn').addon !== undefined;
+/** The native backend under test; scripts/test_cuda.mjs names cuda, on its emulator. */
+export const NATIVE_BACKEND = (process.env.TFJS_DIFFUSERS_TEST_BACKEND ?? 'onednn') as BackendName;
 
-export async function startOneDnn(): Promise<NativeBackend> {
-  await pickBackend('onednn');
+/** Whether its addon is built here; without it there is nothing to test. Where it was asked for, its absence fails. */
+export const hasNative =
+  process.env.TFJS_DIFFUSERS_TEST_BACKEND !== undefined || loadAddon(NATIVE_BACKEND).addon !== undefined;
+
+export async function startNative(): Promise<NativeBackend> {
+  await pickBackend(NATIVE_BACKEND);
   return tf.backend() as NativeBackend;
 }
 

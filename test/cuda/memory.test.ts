@@ -2,6 +2,7 @@ import { afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { type BackendName, pickBackend } from '../../src/backends/index.js';
 import { type NativeTensorBackend, supportsPhysicalTypes } from '../../src/backends/types.js';
+import '../../src/ops/gradients.js';
 import { OutOfMemoryError } from '../../src/errors.js';
 
 const suite = process.env.TFJS_DIFFUSERS_TEST_BACKEND === 'cuda' ? describe : describe.skip;

@@ -157,7 +157,7 @@ struct AttentionBackward {
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) attention_backward_kernel(const __grid_constant__ AttentionGradientArguments g) {
   TD_DYNAMIC_SHARED(shared);
-  Tile::run(g, shared);
+  if constexpr (may_have_shared(Tile::kShared)) Tile::run(g, shared);
 }
 
 /// delta, one warp per query.

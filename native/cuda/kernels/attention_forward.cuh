@@ -192,7 +192,7 @@ struct AttentionForward {
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) attention_forward_kernel(const __grid_constant__ AttentionArguments p) {
   TD_DYNAMIC_SHARED(shared);
-  Tile::run(p, shared);
+  if constexpr (may_have_shared(Tile::kShared)) Tile::run(p, shared);
 }
 
 }  // namespace td::cuda

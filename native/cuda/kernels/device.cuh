@@ -165,6 +165,11 @@ __device__ __forceinline__ uint16_t round_bits(bfloat16, float x) {
   asm("cvt.rn.bf16.f32 %0, %1;\n" : "=h"(r) : "f"(x));
   return r;
 }
+#else  // Turing has no bfloat16: its kernels are not instantiated, what the types need to be declared is
+__device__ __forceinline__ uint16_t round_bits(bfloat16, float x) {
+  const uint32_t bits = __float_as_uint(x);
+  return x != x ? 0x7fff : static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
 #endif
 __device__ __forceinline__ float widen_bits(bfloat16, uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
 
@@ -223,6 +228,19 @@ inline float infinity() { return INFINITY; }
 inline void named_barrier(int id, int threads) { emulator::barrier(id, threads); }
 
 #endif
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kMostShared = 64 << 10;  // Turing's: of a multiprocessor, and of one block
+#else
+constexpr int kMostShared = 1 << 30;  // later cards differ, and the host asks them
+#endif
+/// Whether a block may have that much shared memory; a kernel that may not is never launched, and needs no body.
+constexpr bool may_have_shared(int bytes) { return bytes <= kMostShared; }
+/// Blocks of a multiprocessor to leave registers for: as many as wanted, if its shared memory has room for them.
+constexpr int resident_blocks(int wanted, int shared) {
+  const int room = kMostShared / shared;
+  return room < 1 ? 1 : room < wanted ? room : wanted;
+}
 
 /// Reads and writes numbers of a stored type as float32: load<float>(p, i), load<half16>(p, i), ...
 template <class T>

@@ -62,12 +62,13 @@ struct Steps {
 template <class T, class Problem, int BM, int BN, int WM, int Stages, bool Aligned>
 struct Product {
   static constexpr int kGroup = 32, WN = kGroup, BK = 32, kWarpsM = BM / WM, kThreads = 32 * kWarpsM * (BN / WN);
-  static constexpr int kRows = BM, kColumns = BN, kBlocks = 512 / kThreads;  // blocks of a multiprocessor: 128 registers a thread
+  static constexpr int kRows = BM, kColumns = BN;
   using A = OperandTile<typename Problem::A, BM, BK, kThreads>;
   using B = OperandTile<typename Problem::B, BN, BK, kThreads>;
   static constexpr int kTile = A::kSize + B::kSize, kStagingStride = WN + 4;
   static constexpr int kStaging = kThreads / 32 * 16 * kStagingStride * 4, kRing = 2 * Stages * kTile;
   static constexpr int kShared = kRing > kStaging ? kRing : kStaging;
+  static constexpr int kBlocks = resident_blocks(512 / kThreads, kShared);  // 512 threads have 128 registers each
   using Sums = float[WM / 16][WN / 8][4];
 
   static __device__ __forceinline__ void multiply(Sums& c, const uint16_t* tile, int warp_m, int warp_n) {
