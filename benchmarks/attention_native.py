@@ -3,12 +3,11 @@
     pip install torch==2.13.0 numpy
     python benchmarks/attention_native.py [--rounds 7] [--threads 2] [--check]
 
-Builds benchmarks/attention_native.cc with the C++ compiler ($CXX or g++), then alternates between the two in every round, so that a
-busy machine slows both. Prints one line per shape: the median over rounds of each, the range, the ratio of the medians, and the ratio
+Builds native/bench/attention_bench.cc, then alternates between the two in every round, so that a busy machine slows both. Prints one line per shape: the median over rounds of each, the range, the ratio of the medians, and the ratio
 of the best times, which other work on the machine disturbs least.
 --check compares outputs and gradients with a float64 truth instead of measuring time.
 """
-import argparse, glob, json, math, os, statistics, subprocess, tempfile, time
+import argparse, json, math, os, statistics, subprocess, tempfile, time
 
 import numpy as np
 import torch
@@ -20,19 +19,15 @@ TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 sdpa = torch.nn.functional.scaled_dot_product_attention
 
 
-def build(folder):
-    binary = os.path.join(folder, "attention_native")
-    native = os.path.join(HERE, "../native")
-    patterns = ("cpu/attention*.cc", "core/memory.cc", "core/arena.cc")
-    sources = [file for pattern in patterns for file in sorted(glob.glob(os.path.join(native, pattern)))]
-    command = [os.environ.get("CXX", "g++"), "-std=c++17", "-O3", "-fopenmp", "-I" + native]
-    subprocess.run([*command, os.path.join(HERE, "attention_native.cc"), *sources, "-o", binary], check=True)
-    return binary
+def build():
+    subprocess.run(["node", os.path.join(HERE, "../scripts/build_native.mjs"), "--bench"], check=True, stdout=subprocess.DEVNULL)
+    return os.path.join(HERE, "../build/cmake/attention_bench")
 
 
-def native(binary, shape, kind, backward, threads, *more):
+def native(binary, shape, kind, backward, threads, *more, isa=None):
     command = [binary, "--shape", ",".join(map(str, shape)), "--type", kind, "--threads", str(threads), "--layout", "tokens", *more]
-    out = subprocess.run(command + (["--backward"] if backward else []), check=True, capture_output=True, text=True).stdout
+    env = {**os.environ, **({"TFJS_DIFFUSERS_ISA": isa} if isa else {})}
+    out = subprocess.run(command + (["--backward"] if backward else []), check=True, capture_output=True, text=True, env=env).stdout
     return json.loads(out)
 
 
@@ -95,13 +90,13 @@ def check(binary, folder):
             half_out.backward(made["dy"].to(dtype))
             expected = dict(zip(("out", "dq", "dk", "dv"), (out.detach(), *(x.grad for x in truth))))
             peer = dict(zip(("out", "dq", "dk", "dv"), (half_out.detach(), *(x.grad for x in half))))
-            for isa in ("scalar", "avx2", "avx512", "avx512_bf16"):
-                native(binary, shape, kind, True, 2, "--isa", isa, "--runs", "1", "--directory", folder)
+            for isa in ("base", "avx2", "avx512", None):
+                native(binary, shape, kind, True, 2, "--runs", "1", "--directory", folder, isa=isa)
                 for name, x in expected.items():
                     mine = relative(torch.from_numpy(np.fromfile(f"{folder}/{name}.bin", dtype=np.float32)).view(x.shape), x)
                     other = relative(peer[name], x)
                     worst = max(worst, mine / other)
-                    print(json.dumps(dict(shape=shape, type=kind, isa=isa, tensor=name, native=float(f"{mine:.3g}"), torch=float(f"{other:.3g}"))))
+                    print(json.dumps(dict(shape=shape, type=kind, isa=isa or "best", tensor=name, native=float(f"{mine:.3g}"), torch=float(f"{other:.3g}"))))
     print(json.dumps(dict(worst_ratio=round(worst, 2))))
 
 
@@ -113,7 +108,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        binary = build(folder)
+        binary = build()
         if options.check:
             return check(binary, folder)
         for kind in TYPES:

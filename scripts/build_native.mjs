@@ -22,11 +22,13 @@ import { fetchOneDnn, findOneDnn, INSTALL_LINE } from './onednn.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
+/** What the addon is made of; native/cuda has an addon and a script of its own. */
+const PARTS = ['napi', 'core', 'cpu'];
+
 function sources(folder) {
   return readdirSync(folder, { withFileTypes: true, recursive: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
-    .filter((path) => !path.startsWith(join(root, 'native', 'cuda')))
     .sort();
 }
 
@@ -34,8 +36,10 @@ function fingerprint(oneDnn) {
   const hash = createHash('sha256').update(
     JSON.stringify([process.arch, process.platform, realpathSync(oneDnn.library)]),
   );
-  for (const file of [...sources(join(root, 'native')), fileURLToPath(import.meta.url)])
+  const made = PARTS.flatMap((part) => sources(join(root, 'native', part)));
+  for (const file of [...made, join(root, 'native', 'CMakeLists.txt'), fileURLToPath(import.meta.url)]) {
     hash.update(readFileSync(file));
+  }
   return hash.digest('hex');
 }
 
@@ -44,6 +48,16 @@ function requireTool(name) {
     execFileSync(name, ['--version'], { stdio: 'ignore' });
   } catch {
     throw new Error(`${name} is not installed`);
+  }
+}
+
+/** doctest, with which the C++ tests are written, is a header. */
+function requireDoctest() {
+  try {
+    const args = ['-x', 'c++', '-fsyntax-only', '-include', 'doctest/doctest.h', '/dev/null'];
+    execFileSync(process.env.CXX ?? 'g++', args, { stdio: 'ignore' });
+  } catch {
+    throw new Error('doctest is not installed, which the C++ tests need: apt-get install -y doctest-dev');
   }
 }
 
@@ -87,6 +101,9 @@ export function buildNative({ force = false, tests = false, bench = false, sanit
   if (!existsSync(join(root, 'native', 'CMakeLists.txt'))) throw new Error('native/ is not part of this copy');
   requireTool('cmake');
   requireTool(process.env.CXX ?? 'g++');
+  if (tests || sanitize) {
+    requireDoctest();
+  }
   let oneDnn = findOneDnn(root);
   if (!oneDnn) {
     log('fetching oneDNN (the package libdnnl-dev and what it needs) into .deps/');
@@ -122,8 +139,8 @@ export function buildNative({ force = false, tests = false, bench = false, sanit
   const jobs = Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / 1e9)));
   const targets = [
     'onednn',
-    ...(tests || sanitize ? ['native_tests', 'attention_test'] : []),
-    ...(bench ? ['native_bench'] : []),
+    ...(tests || sanitize ? ['native_tests'] : []),
+    ...(bench ? ['native_bench', 'attention_bench'] : []),
   ];
   // by name: what is built of native/cuda has its own script
   quiet('cmake', ['--build', work, '--parallel', String(jobs), '--target', ...targets]);

@@ -23,12 +23,14 @@ for (const flavour of flavours) {
   const sanitize = flavour === 'plain' ? '' : flavour;
   const built = buildNative({ tests: true, sanitize });
   const folder = sanitize ? dirname(built) : join(root, 'build', 'cmake');
-  const run = (name, settings) =>
-    execFileSync(join(folder, name), { stdio: 'inherit', env: { ...env, ...settings }, timeout: 1_800_000 });
-  process.stdout.write(`attention tests, ${flavour}: `);
-  run('attention_test', {});
+  const run = (settings) =>
+    execFileSync(join(folder, 'native_tests'), ['--no-version'], {
+      stdio: 'inherit',
+      env: { ...env, ...settings },
+      timeout: 1_800_000,
+    });
   for (const isa of ['', ...(sanitize ? [] : ['avx2', 'base'])]) {
-    process.stdout.write(`native tests, ${flavour}${isa && `, ${isa} loops`}: `);
-    run('native_tests', ISA[isa]);
+    console.log(`native tests, ${flavour}${isa && `, ${isa}`}`);
+    run(ISA[isa]);
   }
 }

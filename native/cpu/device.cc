@@ -6,9 +6,9 @@
 
 #include "cpu/convert.h"
 #include "cpu/dnnl_api.h"
+#include "cpu/isa.h"
 #include "cpu/kernels.h"
 #include "cpu/pool.h"
-#include "cpu/simd/loops.h"
 #include "cpu/strided.h"
 
 /// The processor: tensors lie in the memory of the process.
@@ -22,22 +22,22 @@ Device& device() {
 std::string Device::problem() { return ""; }
 
 Description Device::describe() {
-  const simd::CpuFeatures cpu = simd::cpu_features();
+  const Isa best = detected_isa();
   const dnnl_version_t* version = dnnl_version();
   const std::string one_dnn =
       std::to_string(version->major) + "." + std::to_string(version->minor) + "." + std::to_string(version->patch);
   const int threads = omp_get_max_threads();
-  const char* has = cpu.avx512_bf16 ? "AVX2, AVX-512, AVX-512 BF16" : cpu.avx512 ? "AVX2, AVX-512" : cpu.avx2 ? "AVX2" : "no AVX2";
-  Description result{{"detail", "oneDNN " + one_dnn + ", " + std::to_string(threads) + " threads, " + has},
+  const char* has[] = {"no AVX2", "AVX2", "AVX2, AVX-512", "AVX2, AVX-512, AVX-512 BF16"};
+  Description result{{"detail", "oneDNN " + one_dnn + ", " + std::to_string(threads) + " threads, " + has[static_cast<int>(best)]},
                      {"oneDnn", one_dnn},
-                     {"loops", std::string(simd::loops().name)},
+                     {"loops", std::string(name_of(isa()))},
                      {"threads", static_cast<double>(threads)},
-                     {"avx2", cpu.avx2},
-                     {"avx512", cpu.avx512},
-                     {"avx512Bf16", cpu.avx512_bf16}};
-  if (!cpu.avx512_bf16) {
+                     {"avx2", best >= Isa::avx2},
+                     {"avx512", best >= Isa::avx512},
+                     {"avx512Bf16", best >= Isa::avx512_bf16}};
+  if (best < Isa::avx512_bf16) {
     const char* advice =
-        cpu.avx512 ? "a processor with AVX-512 BF16 computes bfloat16 about twice as fast as float32; here use float32"
+        best == Isa::avx512 ? "a processor with AVX-512 BF16 computes bfloat16 about twice as fast as float32; here use float32"
                    : "a processor with AVX-512 is about twice as fast; bfloat16 saves memory here but no time";
     result.emplace_back("advice", std::string(advice));
   }
@@ -53,6 +53,7 @@ void Device::register_kernels(Registry& registry) {
   register_resize(registry);
   register_matmul(registry);
   register_convolution(registry);
+  register_convolution_backward(registry);
   register_normalization(registry);
   register_attention(registry);
 }

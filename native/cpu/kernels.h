@@ -12,6 +12,7 @@ void register_creation(Registry& registry);
 void register_resize(Registry& registry);
 void register_matmul(Registry& registry);
 void register_convolution(Registry& registry);
+void register_convolution_backward(Registry& registry);
 void register_normalization(Registry& registry);
 void register_attention(Registry& registry);
 

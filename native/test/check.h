@@ -1,6 +1,7 @@
 #pragma once
+#include <doctest/doctest.h>
+
 #include <cmath>
-#include <cstdio>
 #include <functional>
 #include <random>
 #include <string>
@@ -8,38 +9,15 @@
 
 #include "core/kernel.h"
 
-/// The little that the tests need of a test framework: named cases, checks, random tensors.
+/// What tests of kernels need beside doctest: random tensors, kernels by name, errors of tensors.
 namespace check {
-
-struct Case {
-  const char* name;
-  void (*run)();
-};
-std::vector<Case>& cases();
-struct Register {
-  Register(const char* name, void (*run)()) { cases().push_back({name, run}); }
-};
-void fail(const char* file, int line, const std::string& message);
-
-#define TEST(name)                                  \
-  static void name();                               \
-  static const check::Register register_##name(#name, name); \
-  static void name()
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) check::fail(__FILE__, __LINE__, "not true: " #condition); \
-  } while (false)
-#define CHECK_CLOSE(actual, expected, bound)                                                                  \
-  do {                                                                                                        \
-    const double error_ = check::relative_error(actual, expected);                                            \
-    if (!(error_ <= (bound))) check::fail(__FILE__, __LINE__, "relative error " + std::to_string(error_)); \
-  } while (false)
 
 std::mt19937& generator();
 int64_t random_integer(int64_t from, int64_t to);
 /// Normal numbers, rounded to the type.
 td::Tensor random_tensor(const td::Shape& shape, td::DType type = td::DType::f32, float scale = 1.0f);
 std::vector<float> floats(const td::Tensor& tensor);
+/// |actual - expected| / |expected|
 double relative_error(const std::vector<float>& actual, const std::vector<float>& expected);
 
 /// Runs a kernel by name.
@@ -49,3 +27,5 @@ std::vector<td::Tensor> run(const char* kernel, const std::vector<td::Tensor>& i
 std::string failure(const std::function<void()>& work);
 
 }  // namespace check
+
+#define CHECK_CLOSE(actual, expected, bound) CHECK(check::relative_error(actual, expected) <= (bound))

@@ -35,7 +35,7 @@ Shape random_operand(const Shape& full) {
 
 }  // namespace
 
-TEST(binary_operations_broadcast) {
+TEST_CASE("binary operations broadcast") {
   for (int round = 0; round < 200; ++round) {
     Shape full;
     const int64_t rank = random_integer(0, 5);
@@ -55,7 +55,7 @@ TEST(binary_operations_broadcast) {
   CHECK(failure([] { run("Add", {random_tensor({2, 3}), random_tensor({4})}); }).find("[Add] shapes [2,3] and [4]") == 0);
 }
 
-TEST(functions_are_precise) {
+TEST_CASE("functions are precise") {
   Tensor x = Tensor::empty(DType::f32, {40001});
   for (int i = 0; i <= 40000; ++i) x.mutable_data<float>()[i] = static_cast<float>(i - 20000) * 0.0025f;
   const auto compare = [&](const char* kernel, double (*exact)(double), double bound) {
@@ -66,7 +66,7 @@ TEST(functions_are_precise) {
       const double error = std::fabs(y.data<float>()[i] - expected) / std::max(std::fabs(expected), 1e-30);
       if (std::fabs(expected) > 1e-30) worst = std::max(worst, error);
     }
-    if (!(worst <= bound)) check::fail(__FILE__, __LINE__, std::string(kernel) + " is off by " + std::to_string(worst * 1e7) + "e-7");
+    CHECK_MESSAGE(worst <= bound, kernel);
   };
   compare("Exp", std::exp, 3e-7);
   compare("Tanh", std::tanh, 3e-7);
@@ -76,7 +76,7 @@ TEST(functions_are_precise) {
 }
 
 /// Numbers whose powers of e are beyond float32 without their maximum; rows of one number and of several tiles.
-TEST(softmax_equals_the_definition) {
+TEST_CASE("softmax equals the definition") {
   for (int64_t n : {1, 3, 65, 2500}) {
     Tensor x = random_tensor({4, n}, DType::f32, 3.0f);
     for (int64_t i = 0; i < x.elements(); ++i) x.mutable_data<float>()[i] += i < 2 * n ? 200.0f : -200.0f;
@@ -96,21 +96,21 @@ TEST(softmax_equals_the_definition) {
   }
 }
 
-TEST(functions_pass_on_what_is_not_finite) {
+TEST_CASE("functions pass on what is not finite") {
   Tensor x = Tensor::empty(DType::f32, {3});
   x.mutable_data<float>()[0] = NAN;
   x.mutable_data<float>()[1] = INFINITY;
   x.mutable_data<float>()[2] = -INFINITY;
   const auto values = [&](const char* kernel) { return floats(run(kernel, {x})[0]); };
-  CHECK(std::isnan(values("Exp")[0]) && values("Exp")[1] == INFINITY && values("Exp")[2] == 0);
-  CHECK(std::isnan(values("Tanh")[0]) && values("Tanh")[1] == 1 && values("Tanh")[2] == -1);
-  CHECK(std::isnan(values("Sigmoid")[0]) && values("Sigmoid")[1] == 1 && values("Sigmoid")[2] == 0);
-  CHECK(std::isnan(values("Erf")[0]) && values("Erf")[1] == 1 && values("Erf")[2] == -1);
-  CHECK(std::isnan(values("Silu")[0]) && values("Silu")[1] == INFINITY && std::isnan(values("Silu")[2]));
-  CHECK(std::isnan(values("Relu")[0]) && std::isnan(values("Gelu")[0]));
+  CHECK((std::isnan(values("Exp")[0]) && values("Exp")[1] == INFINITY && values("Exp")[2] == 0));
+  CHECK((std::isnan(values("Tanh")[0]) && values("Tanh")[1] == 1 && values("Tanh")[2] == -1));
+  CHECK((std::isnan(values("Sigmoid")[0]) && values("Sigmoid")[1] == 1 && values("Sigmoid")[2] == 0));
+  CHECK((std::isnan(values("Erf")[0]) && values("Erf")[1] == 1 && values("Erf")[2] == -1));
+  CHECK((std::isnan(values("Silu")[0]) && values("Silu")[1] == INFINITY && std::isnan(values("Silu")[2])));
+  CHECK((std::isnan(values("Relu")[0]) && std::isnan(values("Gelu")[0])));
 }
 
-TEST(geglu_rows_are_as_precise_as_their_type) {
+TEST_CASE("geglu rows are as precise as their type") {
   const int64_t inner = 24001;
   std::vector<float> x(2 * inner, 1.0f);
   for (int64_t i = 0; i < inner; ++i) x[inner + i] = static_cast<float>(i - 12000) * 1e-3f;
@@ -125,17 +125,17 @@ TEST(geglu_rows_are_as_precise_as_their_type) {
     Tensor y = Tensor::empty(type, {inner});
     simd::loops().geglu_row(type, x.data(), nullptr, y.mutable_raw(), inner);
     const std::vector<float> values = floats(y);
-    CHECK(std::isnan(values[0]) && values[1] == INFINITY && values[inner - 1] == INFINITY);
+    CHECK((std::isnan(values[0]) && values[1] == INFINITY && values[inner - 1] == INFINITY));
     double worst = 0;
     for (int64_t i = 2; i < inner - 1; ++i) {
       const double expected = gelu(x[inner + i]);
       worst = std::max(worst, std::fabs(values[i] - expected) / (bound.first + bound.second * std::fabs(expected)));
     }
-    if (!(worst <= 1)) check::fail(__FILE__, __LINE__, std::string("GEGLU in ") + name_of(type) + " is off by " + std::to_string(worst) + " bounds");
+    CHECK_MESSAGE(worst <= 1, name_of(type));
   }
 }
 
-TEST(halves_round_to_nearest_even) {
+TEST_CASE("halves round to nearest even") {
   for (DType type : {DType::bf16, DType::f16}) {
     // Every 16-bit pattern survives the way to float32 and back.
     Tensor all = Tensor::empty(type, {65536});
@@ -159,7 +159,7 @@ TEST(halves_round_to_nearest_even) {
   CHECK(floats(as_type(x, DType::f16))[3] == 5.9604644775390625e-8f);
 }
 
-TEST(copies_with_any_strides) {
+TEST_CASE("copies with any strides") {
   for (int round = 0; round < 300; ++round) {
     const int rank = static_cast<int>(random_integer(1, 5));
     Shape shape;
@@ -189,7 +189,7 @@ TEST(copies_with_any_strides) {
   }
 }
 
-TEST(sums_along_any_axes) {
+TEST_CASE("sums along any axes") {
   for (int round = 0; round < 100; ++round) {
     const int rank = static_cast<int>(random_integer(1, 4));
     Shape shape, result;

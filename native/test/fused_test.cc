@@ -69,7 +69,7 @@ std::vector<float> naive_convolution(const Convolution& c, const Tensor& x, cons
 
 }  // namespace
 
-TEST(linear_equals_the_definition) {
+TEST_CASE("linear equals the definition") {
   for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     for (const char* act : {"linear", "silu", "gelu", "quick_gelu", "geglu"}) {
       for (int round = 0; round < 6; ++round) {
@@ -92,7 +92,7 @@ TEST(linear_equals_the_definition) {
   }
 }
 
-TEST(packed_qkv_equals_three_layers) {
+TEST_CASE("packed qkv equals three layers") {
   for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     for (int round = 0; round < 12; ++round) {
       const int64_t rows = random_integer(1, 40), in = random_integer(1, 150), out = round % 4 ? random_integer(1, 90) : 64;
@@ -122,7 +122,7 @@ TEST(packed_qkv_equals_three_layers) {
       // Taken back one by one, in any order, and together again.
       for (int i : {2, 0, 1}) {
         const Tensor w(inputs[1 + i].storage, inputs[1 + i].shape);
-        CHECK(!marked || !w.storage->plain);
+        CHECK((!marked || !w.storage->plain));
         CHECK(floats(w) == before[i]);
         const Tensor y = run("Linear", {x, w, biased ? inputs[4 + i] : Tensor()})[0];
         CHECK_CLOSE(floats(y), expected[i], bound(type));
@@ -133,7 +133,7 @@ TEST(packed_qkv_equals_three_layers) {
   }
 }
 
-TEST(packed_weights_keep_their_numbers) {
+TEST_CASE("packed weights keep their numbers") {
   for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     const Tensor w = random_tensor({37, 51}, type), f = random_tensor({3, 3, 5, 19}, type);
     const std::vector<float> before = floats(w), filter = floats(f);
@@ -144,14 +144,14 @@ TEST(packed_weights_keep_their_numbers) {
       a.set("strides", std::vector<double>{1, 1});
       a.set("pad", std::vector<double>{1, 1, 1, 1});
     });
-    CHECK(!w.storage->plain && w.storage->packed);
-    CHECK(!f.storage->plain && f.storage->packed);
+    CHECK((!w.storage->plain && w.storage->packed));
+    CHECK((!f.storage->plain && f.storage->packed));
     CHECK(floats(Tensor(w.storage, w.shape)) == before);
     CHECK(floats(Tensor(f.storage, f.shape)) == filter);
   }
 }
 
-TEST(packed_weights_serve_views_of_other_shapes) {
+TEST_CASE("packed weights serve views of other shapes") {
   const Tensor w = random_tensor({48, 64}), x = random_tensor({5, 48}), z = random_tensor({5, 64}), none;
   const Tensor view(w.storage, {64, 48});
   w.storage->weight = true;
@@ -170,7 +170,7 @@ TEST(packed_weights_serve_views_of_other_shapes) {
   CHECK_CLOSE(floats(y), naive_linear(Tensor(image.storage, {9, 48}), copy, none, none, "linear"), bound(DType::f32));
 }
 
-TEST(convolution_equals_the_definition) {
+TEST_CASE("convolution equals the definition") {
   const Convolution shapes[] = {
       {1, 5, 6, 3, 3, 3, 7, 1, 1, 1, 1, 1, 1},   {3, 7, 5, 16, 3, 3, 32, 1, 1, 1, 1, 1, 1}, {2, 8, 9, 4, 3, 3, 5, 2, 1, 1, 1, 1, 1},
       {1, 8, 8, 4, 3, 3, 5, 2, 0, 1, 0, 1, 1},   {2, 4, 3, 33, 1, 1, 9, 1, 0, 0, 0, 0, 1},  {2, 4, 5, 6, 3, 3, 10, 1, 1, 1, 1, 1, 2},
@@ -210,7 +210,7 @@ TEST(convolution_equals_the_definition) {
   }
 }
 
-TEST(convolution_spreads_what_is_not_finite_no_further_than_its_window) {
+TEST_CASE("convolution spreads what is not finite no further than its window") {
   const Convolution c = {1, 20, 20, 64, 3, 3, 64, 1, 1, 1, 1, 1, 1};
   for (float poison : {INFINITY, NAN}) {
     Tensor x = random_tensor({c.n, c.h, c.w, c.in}), f = random_tensor({c.kh, c.kw, c.in, c.out}, DType::f32, 0.2f);
@@ -227,7 +227,7 @@ TEST(convolution_spreads_what_is_not_finite_no_further_than_its_window) {
   }
 }
 
-TEST(convolution_keeps_an_infinite_weight_infinite) {
+TEST_CASE("convolution keeps an infinite weight infinite") {
   const Convolution c = {1, 20, 20, 64, 3, 3, 64, 1, 1, 1, 1, 1, 1};
   Tensor x = random_tensor({c.n, c.h, c.w, c.in}), f = random_tensor({c.kh, c.kw, c.in, c.out}, DType::f32, 0.2f);
   f.mutable_data<float>()[(4 * c.in + 5) * c.out + 3] = INFINITY;
@@ -236,10 +236,10 @@ TEST(convolution_keeps_an_infinite_weight_infinite) {
     a.set("pad", std::vector<double>{1, 1, 1, 1});
   })[0]);
   for (int64_t pixel = 0; pixel < c.h * c.w; ++pixel)
-    for (int64_t o = 0; o < c.out; ++o) CHECK(o == 3 ? std::isinf(y[pixel * c.out + o]) : std::isfinite(y[pixel * c.out + o]));
+    for (int64_t o = 0; o < c.out; ++o) CHECK((o == 3 ? std::isinf(y[pixel * c.out + o]) : std::isfinite(y[pixel * c.out + o])));
 }
 
-TEST(group_norm_equals_the_definition) {
+TEST_CASE("group norm equals the definition") {
   for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     for (int round = 0; round < 10; ++round) {
       const int64_t groups = random_integer(1, 8), width = random_integer(1, 20), c = groups * width;
@@ -273,7 +273,7 @@ TEST(group_norm_equals_the_definition) {
 }
 
 /// Numbers so small that the epsilon is three quarters of what is divided by: +-1e-3 becomes +-1/2.
-TEST(norms_add_their_epsilon_to_the_variance) {
+TEST_CASE("norms add their epsilon to the variance") {
   for (const char* norm : {"GroupNorm", "LayerNorm"}) {
     const int64_t channels = 8;
     Tensor x = Tensor::empty(DType::f32, {1, 6, channels}), gamma = Tensor::empty(DType::f32, {channels}),
@@ -293,7 +293,7 @@ TEST(norms_add_their_epsilon_to_the_variance) {
   }
 }
 
-TEST(convolution_gradients_are_adjoint) {
+TEST_CASE("convolution gradients are adjoint") {
   // <dy, conv(x, f)> = <dx, x> = <df, f>
   const auto dot = [](const Tensor& a, const Tensor& b) {
     double sum = 0;

@@ -1,25 +1,13 @@
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest/doctest.h>
+
 #include <cstdlib>
-#include <cstring>
 
 #include "core/device.h"
 #include "cpu/convert.h"
 #include "test/check.h"
 
 namespace check {
-
-namespace {
-int failures = 0;
-}
-
-std::vector<Case>& cases() {
-  static std::vector<Case> all;
-  return all;
-}
-
-void fail(const char* file, int line, const std::string& message) {
-  std::printf("  %s:%d: %s\n", file, line, message.c_str());
-  ++failures;
-}
 
 std::mt19937& generator() {
   // Another seed tries other inputs: TFJS_DIFFUSERS_TEST_SEED=8 build/cmake/native_tests
@@ -76,16 +64,6 @@ std::string failure(const std::function<void()>& work) {
 }  // namespace check
 
 int main(int argc, char** argv) {
-  std::setvbuf(stdout, nullptr, _IONBF, 0);
   td::device().register_kernels(td::Registry::instance());
-  int run = 0;
-  for (const check::Case& test : check::cases()) {
-    if (argc > 1 && !std::strstr(test.name, argv[1])) continue;
-    const int before = check::failures;
-    test.run();
-    ++run;
-    if (check::failures != before) std::printf("FAILED %s\n", test.name);
-  }
-  std::printf("%d tests, %d failed checks\n", run, check::failures);
-  return check::failures || !run ? 1 : 0;
+  return doctest::Context(argc, argv).run();
 }

@@ -12,7 +12,7 @@ constexpr bool kPooled = false;
 constexpr bool kPooled = true;
 #endif
 
-TEST(blocks_are_aligned_and_reused) {
+TEST_CASE("blocks are aligned and reused") {
   MemoryPool& pool = MemoryPool::instance();
   pool.trim();
   const size_t before = pool.info().in_use;
@@ -29,15 +29,15 @@ TEST(blocks_are_aligned_and_reused) {
       CHECK(pool.info().peak >= pool.info().in_use);
     }
     Buffer again(bytes);
-    CHECK(!kPooled || again.data() == first);
+    CHECK((!kPooled || again.data() == first));
   }
   CHECK(pool.info().in_use == before);
-  CHECK(!kPooled || pool.info().pooled > 0);
+  CHECK((!kPooled || pool.info().pooled > 0));
   pool.trim();
   CHECK(pool.info().pooled == 0);
 }
 
-TEST(the_limit_is_kept_and_can_be_lifted) {
+TEST_CASE("the limit is kept and can be lifted") {
   MemoryPool& pool = MemoryPool::instance();
   const size_t limit = pool.info().in_use + (size_t{8} << 20);
   pool.set_limit(limit);
@@ -54,7 +54,7 @@ TEST(the_limit_is_kept_and_can_be_lifted) {
   CHECK(check::failure([] { Buffer more_than_there_is(size_t{1} << 45); }) != "");
 }
 
-TEST(the_peak_starts_again) {
+TEST_CASE("the peak starts again") {
   MemoryPool& pool = MemoryPool::instance();
   pool.reset_peak();
   const size_t before = pool.info().peak;
@@ -64,7 +64,7 @@ TEST(the_peak_starts_again) {
   CHECK(pool.info().peak == pool.info().in_use);
 }
 
-TEST(large_blocks_are_cut_and_joined) {
+TEST_CASE("large blocks are cut and joined") {
   MemoryPool& pool = MemoryPool::instance();
   pool.trim();
   const size_t before = pool.info().in_use, unit = size_t{3} << 20;

@@ -47,7 +47,7 @@ void any_attributes(Attributes& attributes) {
 
 }  // namespace
 
-TEST(no_input_does_more_than_throw) {
+TEST_CASE("no input does more than throw") {
   // What does not fit has to end in an exception; sanitizers see to the rest.
   MemoryPool::instance().set_limit(MemoryPool::instance().info().in_use + (size_t{256} << 20));
   int completed = 0;
@@ -71,7 +71,7 @@ TEST(no_input_does_more_than_throw) {
   CHECK(completed > 1000);
 }
 
-TEST(errors_name_kernel_and_inputs) {
+TEST_CASE("errors name kernel and inputs") {
   const std::string message = failure([] {
     run("Conv2dFused", {random_tensor({1, 4, 4, 320}), random_tensor({3, 3, 640, 8})}, [](Attributes& a) {
       a.set("strides", std::vector<double>{1, 1});
@@ -81,7 +81,7 @@ TEST(errors_name_kernel_and_inputs) {
   CHECK(message == "[Conv2dFused] filter expects 640 input channels, got 320 (inputs: float32[1,4,4,320], float32[3,3,640,8])");
 }
 
-TEST(gradients_of_resizing_check_their_sizes) {
+TEST_CASE("gradients of resizing check their sizes") {
   const auto message = [](const Shape& images, const Shape& dy) {
     return failure([&] { run("ResizeNearestNeighborGrad", {random_tensor(images), random_tensor(dy)}); });
   };
@@ -91,7 +91,7 @@ TEST(gradients_of_resizing_check_their_sizes) {
   CHECK(message({1, 0, 2, 3}, {1, 4, 4, 3}).find("empty image") != std::string::npos);
 }
 
-TEST(a_limit_below_need_leaves_everything_usable) {
+TEST_CASE("a limit below need leaves everything usable") {
   MemoryPool& pool = MemoryPool::instance();
   const Tensor x = random_tensor({256, 256}), w = random_tensor({256, 256});
   pool.trim();

@@ -13,7 +13,7 @@ import { SCHEDULERS } from './bugs/schedulers.mjs';
  *   from   text that occurs in the file exactly once, and
  *   to     what stands there instead
  *   tests  who must notice: a jest file, with a pattern of test names if not all of it is needed; or a program of the native
- *          tests (native_tests, attention_test), with its filter
+ *          tests (native_tests), with its filter
  * A bug of native/ is built first.
  */
 export const BUGS = [...OPS, ...MODELS, ...ATTENTION, ...SCHEDULERS, ...PIPELINES, ...FILES, ...NATIVE];

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 /** Tests that a bug keeps from ending are stopped after so long, in milliseconds. */
 const LONGEST = 1_200_000;
-const NATIVE_PROGRAMS = ['native_tests', 'attention_test'];
+const NATIVE_PROGRAMS = ['native_tests'];
 
 const running = new Set();
 
@@ -48,7 +48,7 @@ async function build(tree) {
 
 async function runNative(tree, [program, ...filter]) {
   const { status, output } = await run(tree, join(tree.root, 'build/cmake', program), filter);
-  const why = /(?:FAILED|FAIL) .*/.exec(output)?.[0] ?? lastLines(output);
+  const why = /TEST CASE: .*/.exec(output)?.[0] ?? lastLines(output);
   return status === 0 ? passed : failed(status === null ? 'it does not end' : why);
 }
 

@@ -3,7 +3,7 @@
 
 #include "core/tensor.h"
 
-/// Inner loops over contiguous numbers, compiled once per instruction set (loops.inc); loops() gives the best for this CPU.
+/// Inner loops over contiguous numbers, compiled once per instruction set (loops.inc).
 namespace td::simd {
 
 enum class Unary : int {
@@ -16,7 +16,6 @@ enum class Binary : int { add, sub, mul, div, max, min, pow, squared_difference,
 enum class Reduce : int { sum, prod, max, min };
 
 struct Loops {
-  const char* name;
   /// Numbers of a physical float type to and from float32; bf16 and f16 round to nearest even.
   void (*to_f32)(DType type, const void* from, float* to, int64_t n);
   void (*from_f32)(DType type, const float* from, void* to, int64_t n);
@@ -42,11 +41,7 @@ struct Loops {
   void (*geglu_row)(DType type, const float* x, const void* residual, void* y, int64_t inner);
 };
 
+/// Those of the instruction set in use.
 const Loops& loops();
-/// What the CPU has, for `doctor`.
-struct CpuFeatures {
-  bool avx2, avx512, avx512_bf16, amx;
-};
-CpuFeatures cpu_features();
 
 }  // namespace td::simd

@@ -1,3 +1,2 @@
-#define TD_ISA avx2
-#define TD_ISA_NAME "AVX2"
+#define TD_LOOPS avx2
 #include "cpu/simd/loops.inc"

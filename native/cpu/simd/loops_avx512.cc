@@ -1,3 +1,2 @@
-#define TD_ISA avx512
-#define TD_ISA_NAME "AVX-512"
+#define TD_LOOPS avx512
 #include "cpu/simd/loops.inc"

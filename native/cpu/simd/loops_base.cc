@@ -1,3 +1,2 @@
-#define TD_ISA base
-#define TD_ISA_NAME "baseline"
+#define TD_LOOPS base
 #include "cpu/simd/loops.inc"

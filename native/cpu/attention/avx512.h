@@ -3,12 +3,11 @@
 
 #include <immintrin.h>
 
-#include "attention_half.h"
-#include "attention_kernels.h"
-#include "attention_tile.h"
+#include "core/half.h"
+#include "cpu/attention/kernels.h"
+#include "cpu/attention/tile.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 struct Avx512 {
@@ -17,24 +16,24 @@ struct Avx512 {
   static constexpr int kColumns = 4;
   static constexpr int kAccumulators = 24;
 
-  static ATTENTION_INLINE F zero() { return _mm512_setzero_ps(); }
-  static ATTENTION_INLINE F set1(float x) { return _mm512_set1_ps(x); }
-  static ATTENTION_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
-  static ATTENTION_INLINE void store(float* p, F x) { _mm512_storeu_ps(p, x); }
-  static ATTENTION_INLINE F add(F x, F y) { return _mm512_add_ps(x, y); }
-  static ATTENTION_INLINE F sub(F x, F y) { return _mm512_sub_ps(x, y); }
-  static ATTENTION_INLINE F mul(F x, F y) { return _mm512_mul_ps(x, y); }
-  static ATTENTION_INLINE F fmadd(F x, F y, F z) { return _mm512_fmadd_ps(x, y, z); }
-  static ATTENTION_INLINE F fmsub(F x, F y, F z) { return _mm512_fmsub_ps(x, y, z); }
+  static TD_INLINE F zero() { return _mm512_setzero_ps(); }
+  static TD_INLINE F set1(float x) { return _mm512_set1_ps(x); }
+  static TD_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
+  static TD_INLINE void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static TD_INLINE F add(F x, F y) { return _mm512_add_ps(x, y); }
+  static TD_INLINE F sub(F x, F y) { return _mm512_sub_ps(x, y); }
+  static TD_INLINE F mul(F x, F y) { return _mm512_mul_ps(x, y); }
+  static TD_INLINE F fmadd(F x, F y, F z) { return _mm512_fmadd_ps(x, y, z); }
+  static TD_INLINE F fmsub(F x, F y, F z) { return _mm512_fmsub_ps(x, y, z); }
   // vmaxps returns its second operand when either is NaN.
-  static ATTENTION_INLINE F max_ignoring_nan(F x, F most) { return _mm512_max_ps(x, most); }
-  static ATTENTION_INLINE F min(F x, F y) { return _mm512_min_ps(x, y); }
+  static TD_INLINE F max_ignoring_nan(F x, F most) { return _mm512_max_ps(x, most); }
+  static TD_INLINE F min(F x, F y) { return _mm512_min_ps(x, y); }
   // x > y ? yes : no; no where either is NaN.
-  static ATTENTION_INLINE F where_greater(F x, F y, F yes, F no) {
+  static TD_INLINE F where_greater(F x, F y, F yes, F no) {
     return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), yes);
   }
-  static ATTENTION_INLINE bool any_not_equal(F x, F y) { return _mm512_cmp_ps_mask(x, y, _CMP_NEQ_UQ) != 0; }
-  static ATTENTION_INLINE F zero_where_negative_infinity(F x) {
+  static TD_INLINE bool any_not_equal(F x, F y) { return _mm512_cmp_ps_mask(x, y, _CMP_NEQ_UQ) != 0; }
+  static TD_INLINE F zero_where_negative_infinity(F x) {
     const F infinity = _mm512_set1_ps(-__builtin_inff());
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, infinity, _CMP_NEQ_UQ), x);
   }
@@ -43,7 +42,7 @@ struct Avx512 {
   // degree 3, which is far below the 2e-3 of rounding to bfloat16. vreduceps takes the floor away (0 for -inf), vscalefps puts it back:
   // fewer operations on the busy ports than rounding to nearest, which has to keep the whole part.
   template <int kDegree>
-  static ATTENTION_INLINE F exp2(F x) {
+  static TD_INLINE F exp2(F x) {
     const F f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     F y;
     if constexpr (kDegree == 3) {
@@ -60,7 +59,7 @@ struct Avx512 {
     return _mm512_scalef_ps(y, x);
   }
 
-  static ATTENTION_INLINE __mmask16 lanes(int64_t n) {
+  static TD_INLINE __mmask16 lanes(int64_t n) {
     return static_cast<__mmask16>(n >= 16 ? 0xffffu : (1u << (n > 0 ? n : 0)) - 1u);
   }
 
@@ -69,14 +68,14 @@ struct Avx512 {
                         int64_t width) {
     const __mmask16 in = lanes(cols), out = lanes(width);
     __m512 r[16], t[16];
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int i = 0; i < 16; ++i) r[i] = i < rows ? _mm512_maskz_loadu_ps(in, src + i * src_row) : _mm512_setzero_ps();
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int i = 0; i < 16; i += 2) {
       t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
       t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
     }
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int i = 0; i < 16; i += 4) {
       r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
       r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
@@ -84,31 +83,31 @@ struct Avx512 {
       r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
     }
     // r[4g + j] holds, in its 128-bit lane l, column 4l + j of rows 4g .. 4g+3.
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int j = 0; j < 4; ++j) {
       t[j] = _mm512_shuffle_f32x4(r[j], r[j + 4], 0x88);
       t[j + 4] = _mm512_shuffle_f32x4(r[j], r[j + 4], 0xdd);
       t[j + 8] = _mm512_shuffle_f32x4(r[j + 8], r[j + 12], 0x88);
       t[j + 12] = _mm512_shuffle_f32x4(r[j + 8], r[j + 12], 0xdd);
     }
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int j = 0; j < 4; ++j) {
       r[j] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88);
       r[j + 8] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0xdd);
       r[j + 4] = _mm512_shuffle_f32x4(t[j + 4], t[j + 12], 0x88);
       r[j + 12] = _mm512_shuffle_f32x4(t[j + 4], t[j + 12], 0xdd);
     }
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int i = 0; i < 16; ++i) {
       if (i < cols) _mm512_mask_storeu_ps(dst + i * dst_row, out, r[i]);
     }
   }
 
-  static void widen(const uint16_t* src, AttentionType type, int64_t n, float* dst) {
+  static void widen(const uint16_t* src, DType type, int64_t n, float* dst) {
     for (int64_t i = 0; i < n; i += 16) {
       const __mmask16 m = lanes(n - i);
       const __m256i half = _mm256_maskz_loadu_epi16(m, src + i);
-      const __m512 value = type == AttentionType::f16
+      const __m512 value = type == DType::f16
                                ? _mm512_cvtph_ps(half)
                                : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
       _mm512_mask_storeu_ps(dst + i, m, value);
@@ -116,7 +115,7 @@ struct Avx512 {
   }
 
   // Round to nearest even; NaN stays NaN.
-  static ATTENTION_INLINE __m256i to_bf16(F value) {
+  static TD_INLINE __m256i to_bf16(F value) {
     const __m512i bits = _mm512_castps_si512(value);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -125,12 +124,12 @@ struct Avx512 {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16));
   }
 
-  static void narrow(const float* src, AttentionType type, int64_t n, uint16_t* dst) {
+  static void narrow(const float* src, DType type, int64_t n, uint16_t* dst) {
     for (int64_t i = 0; i < n; i += 16) {
       const __mmask16 m = lanes(n - i);
       const __m512 value = _mm512_maskz_loadu_ps(m, src + i);
       __m256i half;
-      if (type == AttentionType::f16) {
+      if (type == DType::f16) {
         half = _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
       } else {
         half = to_bf16(value);
@@ -141,5 +140,4 @@ struct Avx512 {
 };
 
 }  // namespace
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

@@ -1,38 +1,32 @@
 // Memory-efficient (flash) attention for CPUs: softmax(scale * Q K^T + bias) V, forward and backward, without an N x N tensor.
 // Online softmax after Milakov & Gimelshein (2018) and FlashAttention (Dao et al., 2022): a block of queries walks over blocks of
-// keys, keeping a running maximum and sum per query. OpenMP is used when the compiler has it on.
+// keys, keeping a running maximum and sum per query.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include "core/tensor.h"
 
-namespace tfjs_diffusers {
-
-enum class AttentionType { f32, bf16, f16 };
-
-// Instruction sets in rising order. avx512_bf16 adds bfloat16 dot products (vdpbf16ps) to avx512; other types run as on avx512.
-enum class AttentionIsa { automatic, scalar, avx2, avx512, avx512_bf16 };
+namespace td::attention {
 
 // Distances in elements (not bytes). The head_size elements of one token of one head are contiguous.
 //   [B,H,N,d]        batch = H*N*d, head = N*d, token = d
 //   [B,N,H*d]        batch = N*H*d, head = d,   token = H*d
 //   packed [B,N,3*H*d]: q, k, v point at offsets 0, H*d, 2*H*d; batch = N*3*H*d, head = d, token = 3*H*d
-struct AttentionStrides {
+struct Strides {
   int64_t batch = 0;
   int64_t head = 0;
   int64_t token = 0;
 };
 
 // Zero along each axis over which the bias is broadcast.
-struct AttentionBiasStrides {
+struct BiasStrides {
   int64_t batch = 0;
   int64_t head = 0;
   int64_t query = 0;
   int64_t key = 0;
 };
 
-struct AttentionProblem {
-  AttentionType type = AttentionType::f32;  // of q, k, v, out and of every gradient
+struct Problem {
+  DType type = DType::f32;  // of q, k, v, out and of every gradient: a float
 
   int64_t batch = 0;
   int64_t heads = 0;
@@ -49,50 +43,41 @@ struct AttentionProblem {
   void* out = nullptr;
   float* lse = nullptr;  // [B,H,Nq] dense, natural logarithm of the sum of exponentials; optional in the forward pass
 
-  AttentionStrides q_strides;
-  AttentionStrides k_strides;
-  AttentionStrides v_strides;
-  AttentionStrides out_strides;
-  AttentionBiasStrides bias_strides;
+  Strides q_strides;
+  Strides k_strides;
+  Strides v_strides;
+  Strides out_strides;
+  BiasStrides bias_strides;
 };
 
 // Gradients of q, k and v; dy is the gradient of out. A null dq, dk or dv is not computed.
-struct AttentionGradients {
+struct Gradients {
   const void* dy = nullptr;
   void* dq = nullptr;
   void* dk = nullptr;
   void* dv = nullptr;
 
-  AttentionStrides dy_strides;
-  AttentionStrides dq_strides;
-  AttentionStrides dk_strides;
-  AttentionStrides dv_strides;
+  Strides dy_strides;
+  Strides dq_strides;
+  Strides dk_strides;
+  Strides dv_strides;
 };
 
 // Writes out and, when asked, lse; neither may overlap the inputs. threads <= 0 takes OpenMP's number. The result does not depend on the number of threads.
-// Throws std::invalid_argument for a problem that makes no sense and td::OutOfMemory when there is no scratch memory.
+// Throws KernelError for a problem that makes no sense and OutOfMemory when there is no scratch memory.
 // A query whose every key is masked gives 0 and a log-sum-exp of -inf, as torch's scaled_dot_product_attention does (and its gradients
 // are 0); other non-finite inputs spread as they do through softmax(Q K^T) V.
-void attention_forward(const AttentionProblem& problem, int threads = 0);
+void forward(const Problem& problem, int threads = 0);
 
 // Writes dq, dk and dv; reads problem.out and problem.lse as the forward pass left them. Same guarantees as the forward pass. Beside
 // blocks of a fixed size it holds one float per query and, per thread, at most the float32 dq of one head.
-void attention_backward(const AttentionProblem& problem, const AttentionGradients& gradients, int threads = 0);
+void backward(const Problem& problem, const Gradients& gradients, int threads = 0);
 
 // Strides of a contiguous tensor of rank 4 [B,H,N,d] and of packed tokens of rank 3 [B,N,H*d].
-AttentionStrides attention_strides_bhnd(int64_t heads, int64_t tokens, int64_t head_size);
-AttentionStrides attention_strides_tokens(int64_t heads, int64_t tokens, int64_t head_size);
-
-// The best instruction set of this machine, and the one in use.
-AttentionIsa attention_detect_isa();
-AttentionIsa attention_isa();
-const char* attention_isa_name(AttentionIsa isa);
-
-// Forces an instruction set (automatic gives the choice back); for tests and benchmarks, not thread-safe against running attention.
-// Throws std::invalid_argument when the machine lacks it.
-void set_attention_isa(AttentionIsa isa);
+Strides strides_bhnd(int64_t heads, int64_t tokens, int64_t head_size);
+Strides strides_tokens(int64_t heads, int64_t tokens, int64_t head_size);
 
 // Bytes of scratch memory one thread of the forward pass needs; independent of the numbers of queries and keys above one block.
-size_t attention_forward_scratch(const AttentionProblem& problem);
+size_t forward_scratch(const Problem& problem);
 
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

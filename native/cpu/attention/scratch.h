@@ -4,8 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 class Scratch {
@@ -26,5 +25,4 @@ class Scratch {
 };
 
 }  // namespace
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

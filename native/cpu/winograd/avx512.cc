@@ -1,7 +1,7 @@
 // Winograd F(4x4, 3x3) for AVX-512: a vector runs over 16 channels, in the transforms as in the products.
-#include "cpu/attention_target.h"
+#include "cpu/isa.h"
 
-#if ATTENTION_X86
+#if TD_X86
 #include <immintrin.h>
 
 #include <cmath>
@@ -9,21 +9,18 @@
 #include <limits>
 #include <utility>
 
-#include "cpu/winograd.h"
-
-ATTENTION_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
-
-#include "cpu/attention_avx512.h"
-#include "cpu/attention_pack.h"
+#include "cpu/attention/avx512.h"
+#include "cpu/attention/pack.h"
+#include "cpu/winograd/winograd.h"
 
 namespace td::winograd {
 namespace {
 
-using tfjs_diffusers::attention_detail::Avx512;
-using tfjs_diffusers::attention_detail::multiply;
-using tfjs_diffusers::attention_detail::PlainProduct;
-using tfjs_diffusers::attention_detail::TileOperands;
-using tfjs_diffusers::attention_detail::TileStore;
+using attention::Avx512;
+using attention::multiply;
+using attention::PlainProduct;
+using attention::TileOperands;
+using attention::TileStore;
 using V = __m512;
 using Product = PlainProduct<Avx512>;
 
@@ -31,7 +28,7 @@ using Product = PlainProduct<Avx512>;
 constexpr float kA = 0.625f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB, kA3 = kA2 * kA, kB3 = kB2 * kB;
 
 template <bool kHalf>
-ATTENTION_INLINE V load(const void* data, int64_t index) {
+TD_INLINE V load(const void* data, int64_t index) {
   if constexpr (kHalf) {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(data) + index));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
@@ -41,7 +38,7 @@ ATTENTION_INLINE V load(const void* data, int64_t index) {
 }
 
 template <bool kHalf>
-ATTENTION_INLINE void store(void* data, int64_t index, V x) {
+TD_INLINE void store(void* data, int64_t index, V x) {
   if constexpr (kHalf) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<uint16_t*>(data) + index), Avx512::to_bf16(x));
   } else {
@@ -49,10 +46,10 @@ ATTENTION_INLINE void store(void* data, int64_t index, V x) {
   }
 }
 
-ATTENTION_INLINE V constant(float x) { return _mm512_set1_ps(x); }
+TD_INLINE V constant(float x) { return _mm512_set1_ps(x); }
 
 // B^T d: six numbers of a row or column of a tile.
-ATTENTION_INLINE void transform_input(const V* d, V* t) {
+TD_INLINE void transform_input(const V* d, V* t) {
   const V both = constant(kA2 * kB2), sum = constant(kA2 + kB2);
   const V even_a = _mm512_fnmadd_ps(constant(kB2), d[2], d[4]);
   const V odd_a = _mm512_fnmadd_ps(constant(kA * kB2), d[1], _mm512_mul_ps(constant(kA), d[3]));
@@ -67,7 +64,7 @@ ATTENTION_INLINE void transform_input(const V* d, V* t) {
 }
 
 // G g: three taps to six places.
-ATTENTION_INLINE void transform_weights(const V* g, V* u) {
+TD_INLINE void transform_weights(const V* g, V* u) {
   constexpr float kZero = 1.0f / (kA2 * kB2), kOfA = 1.0f / (2.0f * kA2 * (kA2 - kB2)), kOfB = 1.0f / (2.0f * kB2 * (kB2 - kA2));
   const V even_a = _mm512_mul_ps(constant(kOfA), _mm512_fmadd_ps(constant(kA2), g[2], g[0]));
   const V odd_a = _mm512_mul_ps(constant(kOfA * kA), g[1]);
@@ -82,7 +79,7 @@ ATTENTION_INLINE void transform_weights(const V* g, V* u) {
 }
 
 // A^T m: six places to four outputs.
-ATTENTION_INLINE void transform_output(const V* m, V* y) {
+TD_INLINE void transform_output(const V* m, V* y) {
   const V plus_a = _mm512_add_ps(m[1], m[2]), minus_a = _mm512_sub_ps(m[1], m[2]);
   const V plus_b = _mm512_add_ps(m[3], m[4]), minus_b = _mm512_sub_ps(m[3], m[4]);
   y[0] = _mm512_add_ps(m[0], _mm512_add_ps(plus_a, plus_b));
@@ -122,23 +119,23 @@ bool input(const Problem& p, const Band& band, int64_t first, int64_t last) {
     float* to = band.data + t * band.row;
     for (int64_t c = 0; c < p.in; c += 16) {
       V columns[6][6];
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int j = 0; j < 6; ++j) {
         V d[6], u[6];
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int i = 0; i < 6; ++i) {
           d[i] = at[i][j] < 0 ? _mm512_setzero_ps() : load<kHalf>(p.x, at[i][j] + c);
           not_finite = _mm512_fmadd_ps(d[i], _mm512_setzero_ps(), not_finite);
         }
         transform_input(d, u);
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int i = 0; i < 6; ++i) columns[i][j] = u[i];
       }
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int i = 0; i < 6; ++i) {
         V u[6];
         transform_input(columns[i], u);
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int j = 0; j < 6; ++j) _mm512_storeu_ps(to + (i * 6 + j) * plane + c, u[j]);
       }
     }
@@ -155,23 +152,23 @@ bool weights(const Problem& p, int64_t k0, int64_t depth, int64_t column, int64_
     for (int64_t v = 0; v < vectors; ++v) {
       const int64_t from = (k0 + k) * p.out + column + v * 16;
       V columns[6][3];
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int j = 0; j < 3; ++j) {
         V g[3], t[6];
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int i = 0; i < 3; ++i) {
           g[i] = load<kHalf>(p.weights, (i * 3 + j) * tap + from);
           not_finite = _mm512_fmadd_ps(g[i], _mm512_setzero_ps(), not_finite);
         }
         transform_weights(g, t);
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int i = 0; i < 6; ++i) columns[i][j] = t[i];
       }
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int i = 0; i < 6; ++i) {
         V t[6];
         transform_weights(columns[i], t);
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int j = 0; j < 6; ++j) _mm512_storeu_ps(u + ((i * 6 + j) * depth + k) * kColumns + v * 16, t[j]);
       }
     }
@@ -179,7 +176,7 @@ bool weights(const Problem& p, int64_t k0, int64_t depth, int64_t column, int64_
   return _mm512_cmp_ps_mask(not_finite, not_finite, _CMP_UNORD_Q) == 0;
 }
 
-ATTENTION_INLINE V silu(V x) {
+TD_INLINE V silu(V x) {
   const V e = Avx512::exp2<5>(_mm512_mul_ps(x, constant(-1.44269504088896341f)));
   return _mm512_div_ps(x, _mm512_add_ps(constant(1.0f), e));
 }
@@ -194,13 +191,13 @@ void finish(const Problem& p, const Band& band, int64_t first, int64_t count, in
       const int64_t channel = column + v * 16;
       const V offset = p.offsets ? _mm512_loadu_ps(p.offsets + place.image * p.offset_stride + channel) : _mm512_setzero_ps();
       V half_way[4][6];
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int j = 0; j < 6; ++j) {
         V places[6], y[4];
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int i = 0; i < 6; ++i) places[i] = _mm512_loadu_ps(m + ((i * 6 + j) * count + t) * kColumns + v * 16);
         transform_output(places, y);
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int i = 0; i < 4; ++i) half_way[i][j] = y[i];
       }
       for (int64_t i = 0; i < rows; ++i) {
@@ -258,7 +255,5 @@ const Kernels* avx512_kernels() {
 }
 
 }  // namespace td::winograd
-
-ATTENTION_TARGET_END
 
 #endif

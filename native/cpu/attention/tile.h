@@ -11,11 +11,10 @@
 #include <cstdint>
 #include <utility>
 
-#include "attention_ahead.h"
-#include "attention_target.h"
+#include "cpu/attention/ahead.h"
+#include "cpu/isa.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 
 struct TileOperands {
   const float* a;
@@ -39,17 +38,17 @@ enum class TileStore { assign, assign_maximum, add, add_maximum, probabilities }
 
 // Scores of a tile to probabilities while they are in registers.
 template <class A, int kRows, int kCols>
-ATTENTION_INLINE void store_probabilities(const TileOperands& t, const typename A::V::F (&scores)[kRows][kCols]) {
+TD_INLINE void store_probabilities(const TileOperands& t, const typename A::V::F (&scores)[kRows][kCols]) {
   using V = typename A::V;
   const typename V::F factor = V::set1(t.factor);
-  ATTENTION_UNROLL
+  TD_UNROLL
   for (int c = 0; c < kCols; ++c) {
     const typename V::F shift = V::load(t.shift + c * V::kWidth);
     typename V::F total = V::load(t.total + c * V::kWidth);
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int r = 0; r < kRows; r += A::kPair) {
       typename V::F p[A::kPair];
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int i = 0; i < A::kPair; ++i) {
         if (r + i < kRows) {
           const typename V::F score = scores[r + i < kRows ? r + i : r][c];
@@ -70,9 +69,9 @@ template <class A, TileStore kStore, int kRows, int kCols>
 void tile(const TileOperands& t) {
   using V = typename A::V;
   typename V::F sum[kRows][kCols];
-  ATTENTION_UNROLL
+  TD_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int c = 0; c < kCols; ++c) sum[r][c] = V::zero();
   }
   const float* a = t.a;
@@ -80,37 +79,37 @@ void tile(const TileOperands& t) {
   const ptrdiff_t a_row = t.a_row, a_step = t.a_step, b_step = t.b_step;
   for (int64_t s = t.steps; s > 0; --s) {
     typename A::Operand columns[kCols];
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int c = 0; c < kCols; ++c) columns[c] = A::load(b + c * V::kWidth);
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const typename A::Operand row = A::broadcast(a + r * a_row);
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int c = 0; c < kCols; ++c) sum[r][c] = A::madd(row, columns[c], sum[r][c]);
     }
     a += a_step;
     b += b_step;
   }
   if constexpr (kStore == TileStore::add || kStore == TileStore::add_maximum) {
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int c = 0; c < kCols; ++c) sum[r][c] = V::add(V::load(t.out + r * t.out_row + c * V::kWidth), sum[r][c]);
     }
   }
   if constexpr (kStore == TileStore::probabilities) return store_probabilities<A, kRows, kCols>(t, sum);
   if constexpr (kStore == TileStore::assign_maximum || kStore == TileStore::add_maximum) {
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int c = 0; c < kCols; ++c) {
       typename V::F most = V::load(t.maximum + c * V::kWidth);
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int r = 0; r < kRows; ++r) most = V::max_ignoring_nan(sum[r][c], most);
       V::store(t.maximum + c * V::kWidth, most);
     }
   }
-  ATTENTION_UNROLL
+  TD_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int c = 0; c < kCols; ++c) V::store(t.out + r * t.out_row + c * V::kWidth, sum[r][c]);
   }
 }
@@ -194,5 +193,4 @@ void multiply_long(const TileOperands& operands, int64_t rows, int64_t vectors) 
   }
 }
 
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

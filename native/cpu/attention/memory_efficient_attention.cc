@@ -2,17 +2,16 @@
 #include <type_traits>
 
 #include "core/kernel.h"
-#include "cpu/attention.h"
+#include "cpu/attention/attention.h"
 #include "cpu/convert.h"
 #include "cpu/kernels.h"
 
 namespace td {
 namespace {
 
-using tfjs_diffusers::AttentionGradients;
-using tfjs_diffusers::AttentionProblem;
-using tfjs_diffusers::AttentionStrides;
-using tfjs_diffusers::AttentionType;
+using attention::Gradients;
+using attention::Problem;
+using attention::Strides;
 
 /// Sizes and strides of q, k, v: rank 4 [B,H,N,d], tokens [B,N,H*d] or packed tokens [B,N,3*H*d]; with the number of heads as
 /// attribute where the shape does not tell.
@@ -50,22 +49,18 @@ struct Layout {
     require(vs[-2] == keys, "k has ", keys, " tokens and v ", vs[-2]);
   }
   /// Of q, k or v.
-  AttentionStrides strides(int64_t count, int64_t size) const {
-    return packed ? AttentionStrides{count * 3 * heads * size, size, 3 * heads * size} : dense(count, size);
+  Strides strides(int64_t count, int64_t size) const {
+    return packed ? Strides{count * 3 * heads * size, size, 3 * heads * size} : dense(count, size);
   }
   /// Of the output.
-  AttentionStrides dense(int64_t count, int64_t size) const {
-    return tokens ? tfjs_diffusers::attention_strides_tokens(heads, count, size)
-                  : tfjs_diffusers::attention_strides_bhnd(heads, count, size);
+  Strides dense(int64_t count, int64_t size) const {
+    return tokens ? attention::strides_tokens(heads, count, size)
+                  : attention::strides_bhnd(heads, count, size);
   }
   Shape shape(int64_t count, int64_t size) const {
     return tokens ? Shape{batch, count, heads * size} : Shape{batch, heads, count, size};
   }
 };
-
-AttentionType attention_type(DType type) {
-  return type == DType::f32 ? AttentionType::f32 : type == DType::bf16 ? AttentionType::bf16 : AttentionType::f16;
-}
 
 /// Numbers of q, k and v.
 struct Operands {
@@ -81,9 +76,9 @@ std::array<T*, 3> side_by_side(const Layout& l, DType type, T* qkv) {
   return {bytes, bytes + step, bytes + 2 * step};
 }
 
-AttentionProblem describe(const Layout& l, DType type, const Operands& operands, const Tensor& bias, const Attributes& attributes) {
-  AttentionProblem p;
-  p.type = attention_type(type);
+Problem describe(const Layout& l, DType type, const Operands& operands, const Tensor& bias, const Attributes& attributes) {
+  Problem p;
+  p.type = type;
   p.batch = l.batch, p.heads = l.heads, p.queries = l.queries, p.keys = l.keys;
   p.head_size = l.head_size, p.value_size = l.value_size;
   p.scale = static_cast<float>(attributes.number("scale"));
@@ -112,10 +107,10 @@ void run_forward(Call& call, const Layout& l, DType type, const Operands& operan
   const Tensor bias = given_bias ? as_type(given_bias, DType::f32) : Tensor();
   Tensor out = Tensor::empty(type, l.shape(l.queries, l.value_size));
   Tensor lse = Tensor::empty(DType::f32, {l.batch, l.heads, l.queries});
-  AttentionProblem problem = describe(l, type, operands, bias, call.attributes);
+  Problem problem = describe(l, type, operands, bias, call.attributes);
   problem.out = out.mutable_raw();
   problem.lse = lse.mutable_data<float>();
-  tfjs_diffusers::attention_forward(problem);
+  attention::forward(problem);
   call.outputs = {out, lse};
 }
 
@@ -134,15 +129,15 @@ struct Saved {
 
 void run_backward(const Layout& l, DType type, const Operands& operands, const Saved& saved, const std::array<void*, 3>& gradients_of,
                   const Attributes& attributes) {
-  AttentionProblem problem = describe(l, type, operands, saved.bias, attributes);
+  Problem problem = describe(l, type, operands, saved.bias, attributes);
   problem.out = const_cast<void*>(saved.out.raw());
   problem.lse = const_cast<float*>(saved.lse.data<float>());
-  AttentionGradients gradients;
+  Gradients gradients;
   gradients.dy = saved.dy.raw();
   gradients.dq = gradients_of[0], gradients.dk = gradients_of[1], gradients.dv = gradients_of[2];
   gradients.dy_strides = problem.out_strides;
   gradients.dq_strides = problem.q_strides, gradients.dk_strides = problem.k_strides, gradients.dv_strides = problem.v_strides;
-  tfjs_diffusers::attention_backward(problem, gradients);
+  attention::backward(problem, gradients);
 }
 
 /// inputs q, k, v, bias?

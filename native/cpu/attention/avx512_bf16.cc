@@ -1,8 +1,8 @@
 // Attention kernels for bfloat16 on AVX-512 with BF16 dot products: products of bfloat16 pairs summed in float32. Probabilities are
 // rounded to bfloat16 for the product with the values, as PyTorch does; maxima, sums and outputs are float32 until the end.
-#include "attention_target.h"
+#include "cpu/isa.h"
 
-#if ATTENTION_X86
+#if TD_X86
 #include <immintrin.h>
 
 #include <cmath>
@@ -10,13 +10,10 @@
 #include <limits>
 #include <utility>
 
-ATTENTION_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
+#include "cpu/attention/avx512.h"
+#include "cpu/attention/table.h"
 
-#include "attention_avx512.h"
-#include "attention_table.h"
-
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 struct DotProduct {
@@ -27,13 +24,13 @@ struct DotProduct {
   static constexpr int kExpDegree = 3;
   static constexpr bool kScaledQueries = false;  // scaled bfloat16 would have to be rounded again
 
-  static ATTENTION_INLINE Operand load(const float* p) { return (__m512bh)_mm512_loadu_si512(p); }
-  static ATTENTION_INLINE Operand broadcast(const float* p) {
+  static TD_INLINE Operand load(const float* p) { return (__m512bh)_mm512_loadu_si512(p); }
+  static TD_INLINE Operand broadcast(const float* p) {
     int32_t pair;
     std::memcpy(&pair, p, sizeof pair);
     return (__m512bh)_mm512_set1_epi32(pair);
   }
-  static ATTENTION_INLINE F madd(Operand x, Operand y, F sum) { return _mm512_dpbf16_ps(sum, x, y); }
+  static TD_INLINE F madd(Operand x, Operand y, F sum) { return _mm512_dpbf16_ps(sum, x, y); }
 
   static const uint16_t* row(const Rows& rows, int64_t i) {
     return static_cast<const uint16_t*>(rows.data) + i * rows.stride;
@@ -90,20 +87,20 @@ struct DotProduct {
   }
 
   // Two keys of 16 queries: bfloat16 pairs (key, key + 1) per query.
-  static ATTENTION_INLINE void store_keys(float* dst, const F* p) {
+  static TD_INLINE void store_keys(float* dst, const F* p) {
     const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(p[1], p[0]);
     _mm512_storeu_si512(dst, _mm512_permutexvar_epi16(interleave(), halves));
   }
 
-  static ATTENTION_INLINE __m512i interleave() {
+  static TD_INLINE __m512i interleave() {
     return _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18,
                             2, 17, 1, 16, 0);
   }
 
   // One key: bfloat16 pairs (query, query + 1).
   template <int kVectors>
-  static ATTENTION_INLINE void store_queries(float* dst, const F* p) {
-    ATTENTION_UNROLL
+  static TD_INLINE void store_queries(float* dst, const F* p) {
+    TD_UNROLL
     for (int c = 0; c < kVectors; c += 2) {
       const F next = c + 1 < kVectors ? p[c + 1 < kVectors ? c + 1 : c] : V::zero();
       _mm512_storeu_si512(dst + c / 2 * V::kWidth, (__m512i)_mm512_cvtne2ps_pbh(next, p[c]));
@@ -126,9 +123,6 @@ const Kernels* avx512_bf16_kernels() {
   return &kernels;
 }
 
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
-
-ATTENTION_TARGET_END
+}  // namespace td::attention
 
 #endif

@@ -4,11 +4,10 @@
 #include <cmath>
 #include <limits>
 
-#include "attention_scores.h"
-#include "attention_scratch.h"
+#include "cpu/attention/scores.h"
+#include "cpu/attention/scratch.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 template <class A>
@@ -17,7 +16,7 @@ class Forward {
   using F = typename V::F;
 
  public:
-  static size_t scratch(const AttentionProblem& p, const Blocking& b) {
+  static size_t scratch(const Problem& p, const Blocking& b) {
     Scratch measure(nullptr);
     Forward forward(p, b, measure);
     return measure.used();
@@ -30,7 +29,7 @@ class Forward {
   }
 
  private:
-  Forward(const AttentionProblem& p, const Blocking& b, Scratch& scratch)
+  Forward(const Problem& p, const Blocking& b, Scratch& scratch)
       : p_(p),
         key_block_(b.key_block),
         q_slots_(divide_up(p.head_size, A::kPair)),
@@ -57,7 +56,7 @@ class Forward {
     float* total;    // [kQueryTile]
   };
 
-  size_t tile_layout(const AttentionProblem& p, Tile* tile, float* base = nullptr) const {
+  size_t tile_layout(const Problem& p, Tile* tile, float* base = nullptr) const {
     Scratch scratch(base);
     float* queries = scratch.take(q_slots_ * kQueryTile);
     float* out = scratch.take(p.value_size * kQueryTile);
@@ -243,7 +242,7 @@ class Forward {
   static constexpr float kSlack = 8.0f;
   static constexpr float kMostOverMaximum = 256.0f;  // 2^kSlack
 
-  const AttentionProblem& p_;
+  const Problem& p_;
   const int64_t key_block_;
   const int64_t q_slots_;
   const int64_t value_row_;
@@ -263,5 +262,4 @@ class Forward {
 };
 
 }  // namespace
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

@@ -1,11 +1,10 @@
-#include "cpu/winograd.h"
+#include "cpu/winograd/winograd.h"
 
 #include <omp.h>
 
 #include <atomic>
-#include <cstring>
 
-#include "cpu/simd/loops.h"
+#include "cpu/isa.h"
 
 namespace td::winograd {
 
@@ -15,9 +14,8 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t tiles_of(const Problem& p) { return p.batch * divide_up(p.height, 4) * divide_up(p.width, 4); }
 
 const Kernels* kernels() {
-#if defined(__x86_64__)
-  static const bool avx512 = !std::strcmp(simd::loops().name, "AVX-512");
-  if (avx512) return avx512_kernels();
+#if TD_X86
+  if (isa() >= Isa::avx512) return avx512_kernels();
 #endif
   return nullptr;
 }
@@ -26,8 +24,6 @@ const Kernels* kernels() {
 
 bool worthwhile(const Problem& p) {
   if (!kernels()) return false;
-  // AMX multiplies bfloat16 many times faster than float32.
-  if (p.weight_type == DType::bf16 && simd::cpu_features().amx) return false;
   if (p.in % 16 || p.out % 16 || p.in < 64 || p.out < 64) return false;
   // Transforming the weights has to pay; bfloat16 products are twice as fast to begin with.
   const int64_t tiles = tiles_of(p), least = p.weight_type == DType::bf16 ? 24 : 8;

@@ -1,10 +1,9 @@
 // Internal interface between attention.cc (validation, threads) and the kernels built once per instruction set.
 #pragma once
 
-#include "attention.h"
+#include "cpu/attention/attention.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 
 // Queries whose scores are held at once. A tile of scores is [block of keys][kQueryTile], so that a vector runs over queries: the
 // maximum and the sum over keys are then vertical, and no head size wastes lanes.
@@ -16,7 +15,7 @@ struct Blocking {
 };
 
 struct ForwardTask {
-  const AttentionProblem* problem;
+  const Problem* problem;
   Blocking blocking;
   int64_t batch, head;
   int64_t query_begin, query_end;  // at most blocking.query_tiles * kQueryTile
@@ -24,8 +23,8 @@ struct ForwardTask {
 
 // delta [B,H,Nq]: sum over the head of dy * out (FlashAttention, section B.2).
 struct BackwardTask {
-  const AttentionProblem* problem;
-  const AttentionGradients* gradients;
+  const Problem* problem;
+  const Gradients* gradients;
   const float* delta;
   Blocking blocking;
   int64_t batch, head;
@@ -35,11 +34,11 @@ struct BackwardTask {
 
 // Scratch functions return floats for one thread; run functions take that much, 64-byte aligned.
 struct Kernels {
-  size_t (*forward_scratch)(const AttentionProblem&, const Blocking&);
+  size_t (*forward_scratch)(const Problem&, const Blocking&);
   void (*forward)(const ForwardTask&, float* scratch);
 
   void (*delta)(const BackwardTask&, float* delta, float* scratch);
-  size_t (*backward_scratch)(const AttentionProblem&, const Blocking&, bool whole_head);
+  size_t (*backward_scratch)(const Problem&, const Blocking&, bool whole_head);
   // One head at once: dq, dk, dv from one computation of the scores.
   void (*backward_head)(const BackwardTask&, float* scratch);
   // The same numbers in independent pieces: dk and dv of a range of keys, dq of a range of queries.
@@ -47,10 +46,9 @@ struct Kernels {
   void (*backward_queries)(const BackwardTask&, float* scratch);
 };
 
-const Kernels* scalar_kernels();
+const Kernels* base_kernels();
 const Kernels* avx2_kernels();         // x86-64 only
 const Kernels* avx512_kernels();       // x86-64 only
 const Kernels* avx512_bf16_kernels();  // x86-64 only; bfloat16 problems
 
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

@@ -1,7 +1,7 @@
 // Attention kernels for AVX-512, every type in float32 arithmetic.
-#include "attention_target.h"
+#include "cpu/isa.h"
 
-#if ATTENTION_X86
+#if TD_X86
 #include <immintrin.h>
 
 #include <cmath>
@@ -9,13 +9,10 @@
 #include <limits>
 #include <utility>
 
-ATTENTION_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#include "cpu/attention/avx512.h"
+#include "cpu/attention/table.h"
 
-#include "attention_avx512.h"
-#include "attention_table.h"
-
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 using Product = PlainProduct<Avx512>;
 }
@@ -25,9 +22,6 @@ const Kernels* avx512_kernels() {
   return &kernels;
 }
 
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
-
-ATTENTION_TARGET_END
+}  // namespace td::attention
 
 #endif

@@ -1,10 +1,9 @@
 // A tile of scores: the bias, and the online softmax that turns scores into probabilities.
 #pragma once
 
-#include "attention_pack.h"
+#include "cpu/attention/pack.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 constexpr float kLog2E = 1.44269504088896341f;
@@ -17,9 +16,9 @@ struct BiasTile {
   int64_t keys, queries;
 };
 
-inline BiasTile bias_tile(const AttentionProblem& p, int64_t batch, int64_t head, int64_t q0, int64_t queries, int64_t k0,
+inline BiasTile bias_tile(const Problem& p, int64_t batch, int64_t head, int64_t q0, int64_t queries, int64_t k0,
                           int64_t keys) {
-  const AttentionBiasStrides& s = p.bias_strides;
+  const BiasStrides& s = p.bias_strides;
   return {p.bias + batch * s.batch + head * s.head + q0 * s.query + k0 * s.key, s.query, s.key, keys, queries};
 }
 
@@ -64,7 +63,7 @@ void exponentiate_columns(float* scores, int64_t keys, float factor, const float
   using F = typename V::F;
   const F scale = V::set1(factor);
   F offset[kCols], sum[kCols];
-  ATTENTION_UNROLL
+  TD_UNROLL
   for (int c = 0; c < kCols; ++c) {
     offset[c] = V::load(shift + c * V::kWidth);
     sum[c] = V::zero();
@@ -73,10 +72,10 @@ void exponentiate_columns(float* scores, int64_t keys, float factor, const float
   const float* source = scores;
   int64_t k = 0;
   for (; k + A::kPair <= keys; k += A::kPair) {
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int c = 0; c < kCols; ++c) {
       F p[A::kPair];
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int i = 0; i < A::kPair; ++i) {
         const F score = V::load(source + i * kQueryTile + c * V::kWidth);
         p[i] = V::template exp2<A::kExpDegree>(V::fmsub(score, scale, offset[c]));
@@ -88,7 +87,7 @@ void exponentiate_columns(float* scores, int64_t keys, float factor, const float
     target += kQueryTile;
   }
   if (k < keys) {
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int c = 0; c < kCols; ++c) {
       F p[A::kPair] = {V::template exp2<A::kExpDegree>(V::fmsub(V::load(source + c * V::kWidth), scale, offset[c]))};
       for (int i = 1; i < A::kPair; ++i) p[i] = V::zero();
@@ -96,7 +95,7 @@ void exponentiate_columns(float* scores, int64_t keys, float factor, const float
       A::store_keys(target + c * V::kWidth, p);
     }
   }
-  ATTENTION_UNROLL
+  TD_UNROLL
   for (int c = 0; c < kCols; ++c) {
     V::store(total + c * V::kWidth, V::add(V::load(total + c * V::kWidth), sum[c]));
   }
@@ -117,5 +116,4 @@ void exponentiate(float* scores, int64_t keys, int64_t vectors, float factor, co
 }
 
 }  // namespace
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

@@ -2,10 +2,9 @@
 #include <cmath>
 #include <limits>
 
-#include "attention_table.h"
+#include "cpu/attention/table.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 struct Portable {
@@ -18,56 +17,56 @@ struct Portable {
   };
 
   template <class Function>
-  static ATTENTION_INLINE F each(Function function) {
+  static TD_INLINE F each(Function function) {
     F r;
     for (int i = 0; i < kWidth; ++i) r.lane[i] = function(i);
     return r;
   }
 
-  static ATTENTION_INLINE F zero() { return set1(0.0f); }
-  static ATTENTION_INLINE F set1(float x) {
+  static TD_INLINE F zero() { return set1(0.0f); }
+  static TD_INLINE F set1(float x) {
     return each([=](int) { return x; });
   }
-  static ATTENTION_INLINE F load(const float* p) {
+  static TD_INLINE F load(const float* p) {
     return each([=](int i) { return p[i]; });
   }
-  static ATTENTION_INLINE void store(float* p, const F& x) {
+  static TD_INLINE void store(float* p, const F& x) {
     for (int i = 0; i < kWidth; ++i) p[i] = x.lane[i];
   }
-  static ATTENTION_INLINE F add(const F& x, const F& y) {
+  static TD_INLINE F add(const F& x, const F& y) {
     return each([&](int i) { return x.lane[i] + y.lane[i]; });
   }
-  static ATTENTION_INLINE F sub(const F& x, const F& y) {
+  static TD_INLINE F sub(const F& x, const F& y) {
     return each([&](int i) { return x.lane[i] - y.lane[i]; });
   }
-  static ATTENTION_INLINE F mul(const F& x, const F& y) {
+  static TD_INLINE F mul(const F& x, const F& y) {
     return each([&](int i) { return x.lane[i] * y.lane[i]; });
   }
-  static ATTENTION_INLINE F fmadd(const F& x, const F& y, const F& z) {
+  static TD_INLINE F fmadd(const F& x, const F& y, const F& z) {
     return each([&](int i) { return x.lane[i] * y.lane[i] + z.lane[i]; });
   }
-  static ATTENTION_INLINE F fmsub(const F& x, const F& y, const F& z) {
+  static TD_INLINE F fmsub(const F& x, const F& y, const F& z) {
     return each([&](int i) { return x.lane[i] * y.lane[i] - z.lane[i]; });
   }
-  static ATTENTION_INLINE F max_ignoring_nan(const F& x, const F& most) {
+  static TD_INLINE F max_ignoring_nan(const F& x, const F& most) {
     return each([&](int i) { return x.lane[i] > most.lane[i] ? x.lane[i] : most.lane[i]; });
   }
-  static ATTENTION_INLINE F min(const F& x, const F& y) {
+  static TD_INLINE F min(const F& x, const F& y) {
     return each([&](int i) { return x.lane[i] < y.lane[i] ? x.lane[i] : y.lane[i]; });
   }
-  static ATTENTION_INLINE F where_greater(const F& x, const F& y, const F& yes, const F& no) {
+  static TD_INLINE F where_greater(const F& x, const F& y, const F& yes, const F& no) {
     return each([&](int i) { return x.lane[i] > y.lane[i] ? yes.lane[i] : no.lane[i]; });
   }
-  static ATTENTION_INLINE bool any_not_equal(const F& x, const F& y) {
+  static TD_INLINE bool any_not_equal(const F& x, const F& y) {
     bool any = false;
     for (int i = 0; i < kWidth; ++i) any |= !(x.lane[i] == y.lane[i]);
     return any;
   }
-  static ATTENTION_INLINE F zero_where_negative_infinity(const F& x) {
+  static TD_INLINE F zero_where_negative_infinity(const F& x) {
     return each([&](int i) { return x.lane[i] == -std::numeric_limits<float>::infinity() ? 0.0f : x.lane[i]; });
   }
   template <int>
-  static ATTENTION_INLINE F exp2(const F& x) {
+  static TD_INLINE F exp2(const F& x) {
     return each([&](int i) { return std::exp2(x.lane[i]); });
   }
 
@@ -78,12 +77,12 @@ struct Portable {
     }
   }
 
-  static void widen(const uint16_t* src, AttentionType type, int64_t n, float* dst) {
-    for (int64_t i = 0; i < n; ++i) dst[i] = type == AttentionType::f16 ? f16_to_float(src[i]) : bf16_to_float(src[i]);
+  static void widen(const uint16_t* src, DType type, int64_t n, float* dst) {
+    for (int64_t i = 0; i < n; ++i) dst[i] = type == DType::f16 ? f16_to_float(src[i]) : bf16_to_float(src[i]);
   }
 
-  static void narrow(const float* src, AttentionType type, int64_t n, uint16_t* dst) {
-    for (int64_t i = 0; i < n; ++i) dst[i] = type == AttentionType::f16 ? float_to_f16(src[i]) : float_to_bf16(src[i]);
+  static void narrow(const float* src, DType type, int64_t n, uint16_t* dst) {
+    for (int64_t i = 0; i < n; ++i) dst[i] = type == DType::f16 ? float_to_f16(src[i]) : float_to_bf16(src[i]);
   }
 };
 
@@ -91,10 +90,9 @@ using Product = PlainProduct<Portable>;
 
 }  // namespace
 
-const Kernels* scalar_kernels() {
+const Kernels* base_kernels() {
   static const Kernels kernels = make_kernels<Product>();
   return &kernels;
 }
 
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

@@ -6,17 +6,16 @@
 #include <cmath>
 #include <limits>
 
-#include "attention_scores.h"
-#include "attention_scratch.h"
+#include "cpu/attention/scores.h"
+#include "cpu/attention/scratch.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 // delta[query] of the task's queries.
 template <class V>
 void row_delta(const BackwardTask& task, float* delta, float* staging) {
-  const AttentionProblem& p = *task.problem;
+  const Problem& p = *task.problem;
   const int64_t count = task.query_end - task.query_begin;
   const Rows out = rows_of(p.out, p.type, p.out_strides, task.batch, task.head, task.query_begin, count, p.value_size);
   const Rows dy = rows_of(task.gradients->dy, p.type, task.gradients->dy_strides, task.batch, task.head, task.query_begin, count,
@@ -42,9 +41,9 @@ class Backward {
   using F = typename V::F;
 
  public:
-  static size_t scratch(const AttentionProblem& p, const Blocking& b, bool whole_head) {
+  static size_t scratch(const Problem& p, const Blocking& b, bool whole_head) {
     Scratch measure(nullptr);
-    Backward backward(p, AttentionGradients(), b, measure, whole_head);
+    Backward backward(p, Gradients(), b, measure, whole_head);
     return measure.used();
   }
 
@@ -71,7 +70,7 @@ class Backward {
   }
 
  private:
-  Backward(const AttentionProblem& p, const AttentionGradients& g, const Blocking& b, Scratch& scratch, bool whole_head)
+  Backward(const Problem& p, const Gradients& g, const Blocking& b, Scratch& scratch, bool whole_head)
       : p_(p),
         g_(g),
         key_block_(b.key_block),
@@ -199,7 +198,7 @@ class Backward {
   template <int kCols>
   void differentiate_columns(int64_t at, int64_t count) {
     F shift[kCols], delta[kCols];
-    ATTENTION_UNROLL
+    TD_UNROLL
     for (int c = 0; c < kCols; ++c) {
       shift[c] = V::load(shift_ + at + c * V::kWidth);
       delta[c] = V::load(delta_ + at + c * V::kWidth);
@@ -208,16 +207,16 @@ class Backward {
     constexpr int64_t kPairRow = kQueryTile / A::kPair;
     for (int64_t k = 0; k < count; k += A::kPair) {
       F slope[A::kPair][kCols];
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int i = 0; i < A::kPair; ++i) {
         if (k + i >= count) {
-          ATTENTION_UNROLL
+          TD_UNROLL
           for (int c = 0; c < kCols; ++c) slope[i][c] = V::zero();
           continue;
         }
         const int64_t row = (k + i) * kQueryTile + at;
         F probability[kCols];
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int c = 0; c < kCols; ++c) {
           const F score = V::load(scores_ + row + c * V::kWidth);
           probability[c] = V::template exp2<A::kExpDegree>(V::fmsub(score, factor, shift[c]));
@@ -227,10 +226,10 @@ class Backward {
         A::template store_queries<kCols>(score_pairs_ + pair, probability);
         if (A::kPair > 1) A::template store_queries<kCols>(slope_pairs_ + pair, slope[i]);
       }
-      ATTENTION_UNROLL
+      TD_UNROLL
       for (int c = 0; c < kCols; ++c) {
         F both[A::kPair];
-        ATTENTION_UNROLL
+        TD_UNROLL
         for (int i = 0; i < A::kPair; ++i) both[i] = slope[i][c];
         A::store_keys(slopes_ + k / A::kPair * kQueryTile + at + c * V::kWidth, both);
       }
@@ -260,7 +259,7 @@ class Backward {
         divide_up(queries, V::kWidth));
   }
 
-  void write_rows(void* target, const AttentionStrides& strides, const BackwardTask& task, int64_t k0, int64_t count, int64_t size,
+  void write_rows(void* target, const Strides& strides, const BackwardTask& task, int64_t k0, int64_t count, int64_t size,
                   float* sums, int64_t width, float scale) {
     const F factor = V::set1(scale);
     for (int64_t r = 0; r < count; ++r) {
@@ -268,7 +267,7 @@ class Backward {
       for (int64_t i = 0; i < width; i += V::kWidth) V::store(row + i, V::mul(V::load(row + i), factor));
       void* place = element_at(target, p_.type,
                                task.batch * strides.batch + task.head * strides.head + (k0 + r) * strides.token);
-      if (p_.type == AttentionType::f32) {
+      if (p_.type == DType::f32) {
         std::memcpy(place, row, static_cast<size_t>(size) * sizeof(float));
       } else {
         V::narrow(row, p_.type, size, static_cast<uint16_t*>(place));
@@ -282,8 +281,8 @@ class Backward {
                       staging_);
   }
 
-  const AttentionProblem& p_;
-  const AttentionGradients g_;
+  const Problem& p_;
+  const Gradients g_;
   const int64_t key_block_;
   const int64_t q_slots_, v_slots_;  // 4-byte slots of a packed row
   const int64_t q_width_, v_width_;  // head sizes rounded up to vectors
@@ -299,5 +298,4 @@ class Backward {
 };
 
 }  // namespace
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

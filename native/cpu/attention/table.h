@@ -1,11 +1,10 @@
 // The kernels of one instruction set, for a product policy.
 #pragma once
 
-#include "attention_backward.h"
-#include "attention_forward.h"
+#include "cpu/attention/backward.h"
+#include "cpu/attention/forward.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 template <class A>
@@ -22,5 +21,4 @@ Kernels make_kernels() {
 }
 
 }  // namespace
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

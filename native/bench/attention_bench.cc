@@ -1,6 +1,6 @@
-// Times the native CPU attention, without Node. Build and compare with PyTorch: benchmarks/attention_native.py.
-//   attention_native [--shape B,H,Nq,Nk,d] [--type f32|bf16|f16] [--layout bhnd|tokens] [--backward] [--isa avx512] [--threads 2]
-//                    [--runs 9] [--directory dir]
+// Times the attention of the CPU, without Node; beside PyTorch: benchmarks/attention_native.py.
+//   attention_bench [--shape B,H,Nq,Nk,d] [--type f32|bf16|f16] [--layout bhnd|tokens] [--backward] [--threads 2]
+//                   [--runs 9] [--directory dir]
 // --directory: reads q, k, v (and dy) as raw float32 [B,H,N,d] from <name>.bin there, writes out, lse (and dq, dk, dv) beside them.
 // Prints one JSON line: median and minimum seconds, GFLOP/s at the median.
 #include <algorithm>
@@ -15,16 +15,18 @@
 #include <string>
 #include <vector>
 
-#include "../native/cpu/attention.h"
-#include "../native/cpu/attention_half.h"
+#include "core/half.h"
+#include "cpu/attention/attention.h"
+#include "cpu/isa.h"
 
-using namespace tfjs_diffusers;
+using namespace td;
+using namespace td::attention;
 
 namespace {
 
 struct Options {
   int64_t batch = 2, heads = 8, queries = 4096, keys = 4096, head_size = 40;
-  std::string type = "f32", layout = "bhnd", isa = "automatic", directory;
+  std::string type = "f32", layout = "bhnd", directory;
   bool backward = false;
   int threads = 0, runs = 9;
 };
@@ -49,8 +51,6 @@ Options parse(int argc, char** argv) {
       o.type = value;
     } else if (name == "--layout") {
       o.layout = value;
-    } else if (name == "--isa") {
-      o.isa = value;
     } else if (name == "--directory") {
       o.directory = value;
     } else if (name == "--threads") {
@@ -64,19 +64,11 @@ Options parse(int argc, char** argv) {
   return o;
 }
 
-AttentionType type_of(const std::string& name) {
-  if (name == "f32") return AttentionType::f32;
-  if (name == "bf16") return AttentionType::bf16;
-  if (name == "f16") return AttentionType::f16;
+DType type_of(const std::string& name) {
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  if (name == "f16") return DType::f16;
   throw std::invalid_argument("--type takes f32, bf16 or f16, got " + name);
-}
-
-AttentionIsa isa_of(const std::string& name) {
-  for (AttentionIsa isa : {AttentionIsa::automatic, AttentionIsa::scalar, AttentionIsa::avx2, AttentionIsa::avx512,
-                           AttentionIsa::avx512_bf16}) {
-    if (name == attention_isa_name(isa)) return isa;
-  }
-  throw std::invalid_argument("unknown --isa " + name);
 }
 
 // One operand: [B,H,N,d] float32 outside, the asked type and layout inside.
@@ -84,9 +76,9 @@ class Operand {
  public:
   Operand(const Options& o, int64_t tokens)
       : type_(type_of(o.type)), batch_(o.batch), heads_(o.heads), tokens_(tokens), size_(o.head_size),
-        bytes_(type_ == AttentionType::f32 ? 4 : 2), data_(static_cast<size_t>(count() * bytes_)) {
-    strides = o.layout == "tokens" ? attention_strides_tokens(heads_, tokens_, size_)
-                                   : attention_strides_bhnd(heads_, tokens_, size_);
+        bytes_(type_ == DType::f32 ? 4 : 2), data_(static_cast<size_t>(count() * bytes_)) {
+    strides = o.layout == "tokens" ? strides_tokens(heads_, tokens_, size_)
+                                   : strides_bhnd(heads_, tokens_, size_);
   }
 
   int64_t count() const { return batch_ * heads_ * tokens_ * size_; }
@@ -96,13 +88,13 @@ class Operand {
     each([&](int64_t from, int64_t to) {
       const float value = values[static_cast<size_t>(from)];
       char* place = data_.data() + to * bytes_;
-      if (type_ == AttentionType::f32) {
+      if (type_ == DType::f32) {
         std::memcpy(place, &value, 4);
-      } else if (type_ == AttentionType::bf16) {
-        const uint16_t half = attention_detail::float_to_bf16(value);
+      } else if (type_ == DType::bf16) {
+        const uint16_t half = float_to_bf16(value);
         std::memcpy(place, &half, 2);
       } else {
-        const uint16_t half = attention_detail::float_to_f16(value);
+        const uint16_t half = float_to_f16(value);
         std::memcpy(place, &half, 2);
       }
     });
@@ -113,23 +105,23 @@ class Operand {
     each([&](int64_t to, int64_t from) {
       const char* place = data_.data() + from * bytes_;
       float value;
-      if (type_ == AttentionType::f32) {
+      if (type_ == DType::f32) {
         std::memcpy(&value, place, 4);
-      } else if (type_ == AttentionType::bf16) {
+      } else if (type_ == DType::bf16) {
         uint16_t half;
         std::memcpy(&half, place, 2);
-        value = attention_detail::bf16_to_float(half);
+        value = bf16_to_float(half);
       } else {
         uint16_t half;
         std::memcpy(&half, place, 2);
-        value = attention_detail::f16_to_float(half);
+        value = f16_to_float(half);
       }
       values[static_cast<size_t>(to)] = value;
     });
     return values;
   }
 
-  AttentionStrides strides;
+  Strides strides;
 
  private:
   template <class Function>
@@ -143,7 +135,7 @@ class Operand {
           }
   }
 
-  AttentionType type_;
+  DType type_;
   int64_t batch_, heads_, tokens_, size_, bytes_;
   std::vector<char> data_;
 };
@@ -170,7 +162,6 @@ void save(const std::vector<float>& values, const Options& o, const char* name) 
 }
 
 int run(const Options& o) {
-  set_attention_isa(isa_of(o.isa));
   Operand q(o, o.queries), k(o, o.keys), v(o, o.keys), out(o, o.queries), dy(o, o.queries);
   Operand dq(o, o.queries), dk(o, o.keys), dv(o, o.keys);
   fill(q, o, "q", 1);
@@ -178,26 +169,26 @@ int run(const Options& o) {
   fill(v, o, "v", 3);
   std::vector<float> lse(static_cast<size_t>(o.batch * o.heads * o.queries));
 
-  AttentionProblem p;
+  Problem p;
   p.type = type_of(o.type);
   p.batch = o.batch, p.heads = o.heads, p.queries = o.queries, p.keys = o.keys;
   p.head_size = p.value_size = o.head_size;
   p.scale = 1.0f / std::sqrt(static_cast<float>(o.head_size));
   p.q = q.data(), p.k = k.data(), p.v = v.data(), p.out = out.data(), p.lse = lse.data();
   p.q_strides = q.strides, p.k_strides = k.strides, p.v_strides = v.strides, p.out_strides = out.strides;
-  AttentionGradients g;
+  Gradients g;
   g.dy = dy.data(), g.dq = dq.data(), g.dk = dk.data(), g.dv = dv.data();
   g.dy_strides = dy.strides, g.dq_strides = dq.strides, g.dk_strides = dk.strides, g.dv_strides = dv.strides;
 
-  attention_forward(p, o.threads);
+  forward(p, o.threads);
   if (o.backward) fill(dy, o, "dy", 4);
   std::vector<double> seconds;
   for (int i = 0; i <= o.runs; ++i) {
     const auto start = std::chrono::steady_clock::now();
     if (o.backward) {
-      attention_backward(p, g, o.threads);
+      backward(p, g, o.threads);
     } else {
-      attention_forward(p, o.threads);
+      forward(p, o.threads);
     }
     const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (i > 0) seconds.push_back(taken);  // the first is a warm-up
@@ -211,7 +202,7 @@ int run(const Options& o) {
               "\"median_s\": %.6f, \"min_s\": %.6f, \"max_s\": %.6f, \"gflops\": %.1f}\n",
               o.backward ? "-backward" : "", static_cast<long long>(o.batch), static_cast<long long>(o.heads),
               static_cast<long long>(o.queries), static_cast<long long>(o.keys), static_cast<long long>(o.head_size),
-              o.type.c_str(), o.layout.c_str(), attention_isa_name(attention_isa()), median, seconds.front(), seconds.back(),
+              o.type.c_str(), o.layout.c_str(), name_of(isa()), median, seconds.front(), seconds.back(),
               flop / median / 1e9);
   if (!o.directory.empty()) {
     save(out.get(), o, "out");

@@ -3,23 +3,22 @@
 
 #include <cstdint>
 
-#include "attention_target.h"
+#include "cpu/isa.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 
 // Always inline: GCC takes a function that does nothing but prefetch for one without effect, and drops the calls.
 class Ahead {
  public:
-  ATTENTION_INLINE void clear() { count_ = 0; }
+  TD_INLINE void clear() { count_ = 0; }
 
   // `rows` rows of `bytes` bytes each, `stride` bytes apart. At most kSpans times.
-  ATTENTION_INLINE void add(const void* data, int64_t stride, int64_t rows, int64_t bytes) {
+  TD_INLINE void add(const void* data, int64_t stride, int64_t rows, int64_t bytes) {
     if (rows > 0 && bytes > 0) spans_[count_++] = {reinterpret_cast<uintptr_t>(data), stride, rows, static_cast<uintptr_t>(bytes)};
   }
 
   // Divides everything added among `calls` calls of some().
-  ATTENTION_INLINE void divide(int64_t calls) {
+  TD_INLINE void divide(int64_t calls) {
     int64_t lines = 0;
     for (int i = 0; i < count_; ++i) lines += spans_[i].rows * static_cast<int64_t>(spans_[i].bytes / kLine + 1);
     share_ = lines / calls + 1;
@@ -28,7 +27,7 @@ class Ahead {
     if (count_ > 0) begin_row();
   }
 
-  ATTENTION_INLINE void some() {
+  TD_INLINE void some() {
     for (int64_t i = 0; i < share_ && span_ < count_; ++i) {
       __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 2);
       at_ += kLine;
@@ -51,7 +50,7 @@ class Ahead {
     uintptr_t bytes;
   };
 
-  ATTENTION_INLINE void begin_row() {
+  TD_INLINE void begin_row() {
     const Span& span = spans_[span_];
     const uintptr_t begin = span.data + static_cast<uintptr_t>(row_ * span.stride);
     at_ = begin / kLine * kLine;
@@ -64,5 +63,4 @@ class Ahead {
   uintptr_t at_ = 0, end_ = 0;
 };
 
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

@@ -3,12 +3,11 @@
 
 #include <cstring>
 
-#include "attention_half.h"
-#include "attention_kernels.h"
-#include "attention_tile.h"
+#include "core/half.h"
+#include "cpu/attention/kernels.h"
+#include "cpu/attention/tile.h"
 
-namespace tfjs_diffusers {
-namespace attention_detail {
+namespace td::attention {
 namespace {
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -22,23 +21,23 @@ inline int64_t unaliased_row(int64_t slots) { return slots % 128 == 0 ? slots + 
 // Rows of one head: `count` tokens of `size` elements each.
 struct Rows {
   const void* data;
-  AttentionType type;
+  DType type;
   int64_t stride;  // elements from token to token
   int64_t count;
   int64_t size;
 };
 
-inline int64_t element_bytes(AttentionType type) { return type == AttentionType::f32 ? 4 : 2; }
+inline int64_t element_bytes(DType type) { return type == DType::f32 ? 4 : 2; }
 
-inline const void* element_at(const void* data, AttentionType type, int64_t index) {
+inline const void* element_at(const void* data, DType type, int64_t index) {
   return static_cast<const char*>(data) + index * element_bytes(type);
 }
 
-inline void* element_at(void* data, AttentionType type, int64_t index) {
+inline void* element_at(void* data, DType type, int64_t index) {
   return static_cast<char*>(data) + index * element_bytes(type);
 }
 
-inline Rows rows_of(const void* data, AttentionType type, const AttentionStrides& s, int64_t batch, int64_t head, int64_t begin,
+inline Rows rows_of(const void* data, DType type, const Strides& s, int64_t batch, int64_t head, int64_t begin,
                     int64_t count, int64_t size) {
   return {element_at(data, type, batch * s.batch + head * s.head + begin * s.token), type, s.token, count, size};
 }
@@ -52,7 +51,7 @@ inline void look_ahead(Ahead& ahead, const Rows& rows) {
 template <class V>
 const float* float_row(const Rows& rows, int64_t row, float* staging) {
   const void* source = element_at(rows.data, rows.type, row * rows.stride);
-  if (rows.type == AttentionType::f32) return static_cast<const float*>(source);
+  if (rows.type == DType::f32) return static_cast<const float*>(source);
   V::widen(static_cast<const uint16_t*>(source), rows.type, rows.size, staging);
   return staging;
 }
@@ -67,12 +66,12 @@ struct PlainProduct {
   static constexpr int kExpDegree = 5;
   static constexpr bool kScaledQueries = true;
 
-  static ATTENTION_INLINE Operand load(const float* p) { return V::load(p); }
-  static ATTENTION_INLINE Operand broadcast(const float* p) { return V::set1(*p); }
-  static ATTENTION_INLINE F madd(Operand x, Operand y, F sum) { return V::fmadd(x, y, sum); }
+  static TD_INLINE Operand load(const float* p) { return V::load(p); }
+  static TD_INLINE Operand broadcast(const float* p) { return V::set1(*p); }
+  static TD_INLINE F madd(Operand x, Operand y, F sum) { return V::fmadd(x, y, sum); }
 
   // A call of memcpy costs more than the few vectors of a row; the last one overlaps the one before.
-  static ATTENTION_INLINE void copy_row(const float* source, int64_t size, float* dst) {
+  static TD_INLINE void copy_row(const float* source, int64_t size, float* dst) {
     if (size < V::kWidth) {
       std::memcpy(dst, source, static_cast<size_t>(size) * sizeof(float));
       return;
@@ -85,7 +84,7 @@ struct PlainProduct {
   static void pack_rows(const Rows& rows, float* dst, int64_t dst_row) {
     for (int64_t i = 0; i < rows.count; ++i) {
       const void* source = element_at(rows.data, rows.type, i * rows.stride);
-      if (rows.type == AttentionType::f32) {
+      if (rows.type == DType::f32) {
         copy_row(static_cast<const float*>(source), rows.size, dst + i * dst_row);
       } else {
         V::widen(static_cast<const uint16_t*>(source), rows.type, rows.size, dst + i * dst_row);
@@ -102,7 +101,7 @@ struct PlainProduct {
       const int64_t count = least(V::kWidth, rows.count - i);
       const float* source = static_cast<const float*>(element_at(rows.data, rows.type, i * rows.stride));
       int64_t stride = rows.stride;
-      if (rows.type != AttentionType::f32) {
+      if (rows.type != DType::f32) {
         for (int64_t r = 0; r < count; ++r) float_row<V>(rows, i + r, staging + r * rows.size);
         source = staging;
         stride = rows.size;
@@ -122,12 +121,12 @@ struct PlainProduct {
   }
 
   // kPair consecutive keys of one vector of queries, as the operand of a sum over keys.
-  static ATTENTION_INLINE void store_keys(float* dst, const F* p) { V::store(dst, p[0]); }
+  static TD_INLINE void store_keys(float* dst, const F* p) { V::store(dst, p[0]); }
 
   // One key's kQueryTile queries (`vectors` of them valid, the others zero), as the operand of a sum over queries.
   template <int kVectors>
-  static ATTENTION_INLINE void store_queries(float* dst, const F* p) {
-    ATTENTION_UNROLL
+  static TD_INLINE void store_queries(float* dst, const F* p) {
+    TD_UNROLL
     for (int c = 0; c < kVectors; ++c) V::store(dst + c * V::kWidth, p[c]);
   }
 
@@ -139,7 +138,7 @@ template <class V>
 void unpack_columns(const float* src, const Rows& rows, const float* factor, float* staging) {
   for (int64_t i = 0; i < rows.count; i += V::kWidth) {
     const int64_t count = least(V::kWidth, rows.count - i);
-    const bool direct = rows.type == AttentionType::f32;
+    const bool direct = rows.type == DType::f32;
     float* target = direct ? static_cast<float*>(element_at(const_cast<void*>(rows.data), rows.type, i * rows.stride)) : staging;
     const int64_t stride = direct ? rows.stride : rows.size;
     const typename V::F scale = V::load(factor + i);
@@ -161,5 +160,4 @@ void unpack_columns(const float* src, const Rows& rows, const float* factor, flo
 }
 
 }  // namespace
-}  // namespace attention_detail
-}  // namespace tfjs_diffusers
+}  // namespace td::attention

@@ -1,41 +1,52 @@
-// Compares every instruction set of the CPU attention with a double-precision reference. Needs nothing but attention.h:
-//   g++ -std=c++17 -O2 -fopenmp native/cpu/attention*.cc native/cpu/tests/attention_test.cc -o attention_test && ./attention_test
-// Runs under -fsanitize=address,undefined as well.
+// Compares every instruction set of the CPU attention with a double-precision reference.
+#include <doctest/doctest.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
 #include <limits>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "../attention.h"
-#include "../attention_half.h"
+#include "core/half.h"
+#include "cpu/attention/attention.h"
+#include "cpu/isa.h"
+#include "test/check.h"
 
-using namespace tfjs_diffusers;
+using namespace td;
+using namespace td::attention;
 
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-int failures = 0;
-int checks = 0;
+void expect(bool ok, const std::string& what) { CHECK_MESSAGE(ok, what); }
 
-void expect(bool ok, const std::string& what) {
-  ++checks;
-  if (ok) return;
-  ++failures;
-  if (failures <= 50) std::printf("FAILED %s\n", what.c_str());
+/// A test that runs on every instruction set that this machine has.
+#define ATTENTION_TEST(name) ATTENTION_TEST_OF(name, DOCTEST_ANONYMOUS(attention_test_))
+#define ATTENTION_TEST_OF(name, body) \
+  static void body();                 \
+  TEST_CASE(name) { on_every_isa(body); } \
+  static void body()
+
+void on_every_isa(void (*body)()) {
+  const Isa before = isa();
+  for (Isa each : {Isa::base, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+    if (each > detected_isa()) continue;
+    set_isa(each);
+    body();
+  }
+  set_isa(before);
 }
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 enum class Layout { bhnd, tokens, packed, gaps };
 enum class Bias { none, full, per_head, per_key, per_query, single, transposed };
 
 struct Case {
   int64_t batch, heads, queries, keys, head_size, value_size;
-  AttentionType type = AttentionType::f32;
+  DType type = DType::f32;
   Layout layout = Layout::bhnd;
   Bias bias = Bias::none;
   bool masked = false;  // some keys at -inf, and one query with every key at -inf
@@ -43,14 +54,10 @@ struct Case {
   float spread = 1.0f;  // standard deviation of q
 };
 
-const char* name(AttentionType type) {
-  return type == AttentionType::f32 ? "f32" : type == AttentionType::bf16 ? "bf16" : "f16";
-}
-
 std::string describe(const Case& c) {
   char text[200];
   std::snprintf(text, sizeof text, "[%s %s] B%lld H%lld Nq%lld Nk%lld d%lld dv%lld layout %d bias %d masked %d scale %g",
-                attention_isa_name(attention_isa()), name(c.type), static_cast<long long>(c.batch),
+                name_of(isa()), name_of(c.type), static_cast<long long>(c.batch),
                 static_cast<long long>(c.heads), static_cast<long long>(c.queries), static_cast<long long>(c.keys),
                 static_cast<long long>(c.head_size), static_cast<long long>(c.value_size), static_cast<int>(c.layout),
                 static_cast<int>(c.bias), c.masked, static_cast<double>(c.scale));
@@ -60,18 +67,18 @@ std::string describe(const Case& c) {
 constexpr char kUntouched = 0x5b;
 
 // A [B,H,N,size] tensor in the memory of some layout and type. What the layout leaves out is filled with kUntouched.
-class Tensor {
+class Operand {
  public:
-  Tensor(const Case& c, int64_t tokens, int64_t size, int part = 0)
+  Operand(const Case& c, int64_t tokens, int64_t size, int part = 0)
       : type_(c.type), batch_(c.batch), heads_(c.heads), tokens_(tokens), size_(size) {
     int64_t total = 0;
     switch (c.layout) {
       case Layout::bhnd:
-        strides = attention_strides_bhnd(heads_, tokens, size);
+        strides = strides_bhnd(heads_, tokens, size);
         total = batch_ * heads_ * tokens * size;
         break;
       case Layout::tokens:
-        strides = attention_strides_tokens(heads_, tokens, size);
+        strides = strides_tokens(heads_, tokens, size);
         total = batch_ * heads_ * tokens * size;
         break;
       case Layout::packed:  // the part-th of three that share each token
@@ -88,7 +95,7 @@ class Tensor {
     data_.assign(static_cast<size_t>(total * bytes()), kUntouched);
   }
 
-  int64_t bytes() const { return type_ == AttentionType::f32 ? 4 : 2; }
+  int64_t bytes() const { return type_ == DType::f32 ? 4 : 2; }
   int64_t count() const { return batch_ * heads_ * tokens_ * size_; }
   void* data() { return data_.data() + offset_ * bytes(); }
   const std::vector<char>& raw() const { return data_; }
@@ -96,15 +103,15 @@ class Tensor {
   // Stores values rounded to the type, and rounds them in place too.
   void set(std::vector<float>& values) {
     each([&](int64_t i, char* place) {
-      if (type_ == AttentionType::f32) {
+      if (type_ == DType::f32) {
         std::memcpy(place, &values[static_cast<size_t>(i)], 4);
         return;
       }
-      const bool bf16 = type_ == AttentionType::bf16;
+      const bool bf16 = type_ == DType::bf16;
       float& value = values[static_cast<size_t>(i)];
-      const uint16_t half = bf16 ? attention_detail::float_to_bf16(value) : attention_detail::float_to_f16(value);
+      const uint16_t half = bf16 ? float_to_bf16(value) : float_to_f16(value);
       std::memcpy(place, &half, 2);
-      value = bf16 ? attention_detail::bf16_to_float(half) : attention_detail::f16_to_float(half);
+      value = bf16 ? bf16_to_float(half) : f16_to_float(half);
     });
   }
 
@@ -112,13 +119,13 @@ class Tensor {
     std::vector<float> values(static_cast<size_t>(count()));
     each([&](int64_t i, char* place) {
       float& value = values[static_cast<size_t>(i)];
-      if (type_ == AttentionType::f32) {
+      if (type_ == DType::f32) {
         std::memcpy(&value, place, 4);
         return;
       }
       uint16_t half;
       std::memcpy(&half, place, 2);
-      value = type_ == AttentionType::bf16 ? attention_detail::bf16_to_float(half) : attention_detail::f16_to_float(half);
+      value = type_ == DType::bf16 ? bf16_to_float(half) : f16_to_float(half);
     });
     return values;
   }
@@ -132,7 +139,7 @@ class Tensor {
     return true;
   }
 
-  AttentionStrides strides;
+  Strides strides;
 
  private:
   void each(const std::function<void(int64_t, char*)>& function) {
@@ -146,7 +153,7 @@ class Tensor {
           }
   }
 
-  AttentionType type_;
+  DType type_;
   int64_t batch_, heads_, tokens_, size_, offset_ = 0;
   std::vector<char> data_;
 };
@@ -197,7 +204,7 @@ struct Setup {
   }
 
   void make_bias() {
-    AttentionBiasStrides& s = p.bias_strides;
+    BiasStrides& s = p.bias_strides;
     const int64_t n = c.queries, m = c.keys;
     int64_t count = 0;
     switch (c.bias) {
@@ -225,23 +232,23 @@ struct Setup {
   }
 
   Case c;
-  Tensor q, k, v, out, dy, dq, dk, dv;
+  Operand q, k, v, out, dy, dq, dk, dv;
   std::vector<float> q_values, k_values, v_values, dy_values, bias, lse;
-  AttentionProblem p;
-  AttentionGradients g;
+  Problem p;
+  Gradients g;
 };
 
 struct Truth {
   std::vector<double> out, lse, dq, dk, dv;
 };
 
-Truth reference(const Setup& s, bool backward) {
+Truth reference(const Setup& s, bool gradients) {
   const Case& c = s.c;
   const int64_t n = c.queries, m = c.keys, d = c.head_size, e = c.value_size, heads = c.batch * c.heads;
   Truth t;
   t.out.assign(static_cast<size_t>(heads * n * e), 0.0);
   t.lse.assign(static_cast<size_t>(heads * n), 0.0);
-  if (backward) {
+  if (gradients) {
     t.dq.assign(static_cast<size_t>(heads * n * d), 0.0);
     t.dk.assign(static_cast<size_t>(heads * m * d), 0.0);
     t.dv.assign(static_cast<size_t>(heads * m * e), 0.0);
@@ -252,7 +259,7 @@ Truth reference(const Setup& s, bool backward) {
     const float* k = s.k_values.data() + bh * m * d;
     const float* v = s.v_values.data() + bh * m * e;
     const float* dy = s.dy_values.data() + bh * n * e;
-    const AttentionBiasStrides& bs = s.p.bias_strides;
+    const BiasStrides& bs = s.p.bias_strides;
     const float* bias = s.bias.empty() ? nullptr : s.bias.data() + bh / c.heads * bs.batch + bh % c.heads * bs.head;
     for (int64_t i = 0; i < n; ++i) {
       double highest = -std::numeric_limits<double>::infinity(), total = 0.0;
@@ -272,7 +279,7 @@ Truth reference(const Setup& s, bool backward) {
         weight[static_cast<size_t>(j)] /= total == 0.0 ? 1.0 : total;
         for (int64_t x = 0; x < e; ++x) out[x] += weight[static_cast<size_t>(j)] * static_cast<double>(v[j * e + x]);
       }
-      if (!backward) continue;
+      if (!gradients) continue;
       double delta = 0.0;
       for (int64_t x = 0; x < e; ++x) delta += out[x] * static_cast<double>(dy[i * e + x]);
       for (int64_t j = 0; j < m; ++j) {
@@ -320,12 +327,9 @@ struct Limits {
   double out, lse, gradient;
 };
 
-Limits limits(AttentionType type) {
-  switch (type) {
-    case AttentionType::f32: return {1.5e-6, 1e-6, 4e-6};
-    case AttentionType::bf16: return {6e-3, 1e-4, 1.5e-2};
-    case AttentionType::f16: break;
-  }
+Limits limits(DType type) {
+  if (type == DType::f32) return {1.5e-6, 1e-6, 4e-6};
+  if (type == DType::bf16) return {6e-3, 1e-4, 1.5e-2};
   return {8e-4, 1e-6, 2e-3};
 }
 
@@ -333,16 +337,16 @@ bool same_bytes(const std::vector<float>& x, const std::vector<float>& y) {
   return std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
 }
 
-void check_case(const Case& c, const Limits& limit, bool backward) {
+void check_case(const Case& c, const Limits& limit, bool gradients) {
   Setup s(c);
   const std::string what = describe(c);
-  const Truth truth = reference(s, backward);
-  attention_forward(s.p, 1);
+  const Truth truth = reference(s, gradients);
+  forward(s.p, 1);
   expect_near(s.out.get(), truth.out, limit.out, what + " out");
   expect_near(s.lse, truth.lse, limit.lse, what + " lse");
   expect(s.out.gaps_untouched(), what + " out writes beside its rows");
-  if (backward) {
-    attention_backward(s.p, s.g, 1);
+  if (gradients) {
+    backward(s.p, s.g, 1);
     expect_near(s.dq.get(), truth.dq, limit.gradient, what + " dq");
     expect_near(s.dk.get(), truth.dk, limit.gradient, what + " dk");
     expect_near(s.dv.get(), truth.dv, limit.gradient, what + " dv");
@@ -350,21 +354,21 @@ void check_case(const Case& c, const Limits& limit, bool backward) {
   }
   for (int threads : {2, 3}) {
     Setup again(c);
-    attention_forward(again.p, threads);
+    forward(again.p, threads);
     expect(same_bytes(again.lse, s.lse) && again.out.raw() == s.out.raw(), what + " forward differs with threads");
-    if (!backward) continue;
-    attention_backward(again.p, again.g, threads);
+    if (!gradients) continue;
+    backward(again.p, again.g, threads);
     expect(again.dq.raw() == s.dq.raw() && again.dk.raw() == s.dk.raw() && again.dv.raw() == s.dv.raw(),
            what + " backward differs with threads");
   }
 }
 
-void check_case(const Case& c, bool backward = true) { check_case(c, limits(c.type), backward); }
+void check_case(const Case& c, bool gradients = true) { check_case(c, limits(c.type), gradients); }
 
-const AttentionType kTypes[] = {AttentionType::f32, AttentionType::bf16, AttentionType::f16};
+const DType kTypes[] = {DType::f32, DType::bf16, DType::f16};
 
-void test_sizes() {
-  for (AttentionType type : kTypes) {
+ATTENTION_TEST("attention of all sizes and layouts") {
+  for (DType type : kTypes) {
     for (int64_t d : {1, 2, 7, 8, 15, 16, 17, 33, 40, 64, 80, 129, 160, 256, 512}) {
       check_case({1, 2, 37, 29, d, d, type});
       check_case({3, 1, 65, 131, d, d, type, Layout::tokens}, d <= 160);
@@ -383,8 +387,8 @@ void test_sizes() {
   }
 }
 
-void test_bias() {
-  for (AttentionType type : kTypes) {
+ATTENTION_TEST("attention with a bias") {
+  for (DType type : kTypes) {
     for (Bias bias : {Bias::full, Bias::per_head, Bias::per_key, Bias::per_query, Bias::single, Bias::transposed}) {
       for (bool masked : {false, true}) {
         check_case({2, 2, 35, 150, 40, 40, type, Layout::tokens, bias, masked});
@@ -393,12 +397,12 @@ void test_bias() {
     }
   }
   // The first blocks of keys hidden altogether, as for padding on the left.
-  Case c = {1, 1, 20, 400, 16, 16, AttentionType::f32, Layout::bhnd, Bias::per_key};
+  Case c = {1, 1, 20, 400, 16, 16, DType::f32, Layout::bhnd, Bias::per_key};
   Setup s(c);
   for (size_t j = 0; j < 300; ++j) s.bias[j] = -kInfinity;
   const Truth truth = reference(s, true);
-  attention_forward(s.p, 1);
-  attention_backward(s.p, s.g, 1);
+  forward(s.p, 1);
+  backward(s.p, s.g, 1);
   expect_near(s.out.get(), truth.out, 1.5e-6, describe(c) + " left padding out");
   expect_near(s.dq.get(), truth.dq, 4e-6, describe(c) + " left padding dq");
   expect_near(s.dv.get(), truth.dv, 4e-6, describe(c) + " left padding dv");
@@ -407,16 +411,16 @@ void test_bias() {
 // Scores that climb from block to block of keys, by little (the running maximum is left behind) and by much (it is raised each time).
 void check_climbing(Setup& s, float step, const Limits& limit) {
   const Truth truth = reference(s, true);
-  attention_forward(s.p, 1);
+  forward(s.p, 1);
   const std::string what = describe(s.c) + " climbing by " + std::to_string(step);
   expect_near(s.out.get(), truth.out, limit.out, what + " out");
   expect_near(s.lse, truth.lse, limit.lse, what + " lse");
-  attention_backward(s.p, s.g, 1);
+  backward(s.p, s.g, 1);
   expect_near(s.dv.get(), truth.dv, limit.gradient, what + " dv");
 }
 
-void test_climbing() {
-  for (AttentionType type : kTypes) {
+ATTENTION_TEST("attention whose scores climb from block to block") {
+  for (DType type : kTypes) {
     for (float step : {0.002f, 0.03f, 0.1f, -0.03f}) {
       Setup by_bias({2, 1, 70, 400, 40, 40, type, Layout::tokens, Bias::per_key});
       for (size_t j = 0; j < by_bias.bias.size(); ++j) by_bias.bias[j] = step * static_cast<float>(j % 400);
@@ -430,15 +434,15 @@ void test_climbing() {
       by_keys.store();
       // A float32 score of 40, summed from terms as large, is off by 5e-6, and so are the probabilities.
       Limits limit = limits(type);
-      if (type == AttentionType::f32) limit.out = limit.gradient = 1e-5;
+      if (type == DType::f32) limit.out = limit.gradient = 1e-5;
       check_climbing(by_keys, step, limit);
     }
   }
 }
 
 // Scores so high that an exponential under an earlier block's maximum is infinite, and a first block of keys whose scores are all -inf.
-void test_late_maximum() {
-  for (AttentionType type : kTypes) {
+ATTENTION_TEST("attention whose maximum comes late") {
+  for (DType type : kTypes) {
     for (float first : {-300.0f, -kInfinity}) {
       Setup s({1, 2, 70, 300, 40, 40, type});
       for (size_t i = 0; i < s.q_values.size(); i += 40) s.q_values[i] = 1.0f;
@@ -449,8 +453,8 @@ void test_late_maximum() {
   }
 }
 
-void test_scale() {
-  for (AttentionType type : kTypes) {
+ATTENTION_TEST("attention of any scale") {
+  for (DType type : kTypes) {
     for (float scale : {-0.2f, 1.0f, 1e-3f}) {
       check_case({1, 2, 40, 50, 40, 40, type, Layout::bhnd, Bias::none, false, scale});
       check_case({1, 2, 40, 50, 40, 40, type, Layout::bhnd, Bias::single, false, scale});
@@ -458,10 +462,10 @@ void test_scale() {
   }
   // Scores in the hundreds: the maximum has to be taken out before exponentials. A float32 score of 500 is off by 3e-5, and so are the
   // probabilities; the gradients of such rows are all but zero.
-  check_case({1, 2, 70, 300, 40, 40, AttentionType::f32, Layout::bhnd, Bias::none, false, 1.0f, 30.0f}, {1e-5, 1e-6, 0.0}, false);
+  check_case({1, 2, 70, 300, 40, 40, DType::f32, Layout::bhnd, Bias::none, false, 1.0f, 30.0f}, {1e-5, 1e-6, 0.0}, false);
 }
 
-void test_non_finite() {
+ATTENTION_TEST("attention passes on what is not finite") {
   struct Poison {
     const char* name;
     std::function<void(Setup&)> apply;
@@ -477,7 +481,7 @@ void test_non_finite() {
       {"inf in the bias", [](Setup& s) { s.bias[5] = kInfinity; }},
       {"NaN in the bias", [](Setup& s) { s.bias[static_cast<size_t>(s.c.keys) + 130] = kNaN; }},
   };
-  for (AttentionType type : kTypes) {
+  for (DType type : kTypes) {
     for (const Poison& poison : poisons) {
       for (Bias bias : {Bias::none, Bias::single}) {
         if (bias == Bias::none && std::strstr(poison.name, "bias")) continue;
@@ -486,9 +490,9 @@ void test_non_finite() {
         poison.apply(s);
         s.store();
         const Truth truth = reference(s, false);
-        attention_forward(s.p, 2);
+        forward(s.p, 2);
         expect_near(s.out.get(), truth.out, limits(type).out, describe(c) + " " + poison.name);
-        attention_backward(s.p, s.g, 2);
+        backward(s.p, s.g, 2);
         bool spread = false;
         for (float x : s.dv.get()) spread |= !std::isfinite(x);
         for (float x : s.dq.get()) spread |= !std::isfinite(x);
@@ -498,18 +502,18 @@ void test_non_finite() {
   }
 }
 
-void test_partial_gradients() {
+ATTENTION_TEST("attention computes the gradients that are asked for") {
   const Case c = {2, 2, 70, 140, 40, 40};
   Setup all(c);
-  attention_forward(all.p, 2);
-  attention_backward(all.p, all.g, 2);
+  forward(all.p, 2);
+  backward(all.p, all.g, 2);
   for (int asked = 1; asked < 8; ++asked) {
     Setup some(c);
-    attention_forward(some.p, 2);
+    forward(some.p, 2);
     if (!(asked & 1)) some.g.dq = nullptr;
     if (!(asked & 2)) some.g.dk = nullptr;
     if (!(asked & 4)) some.g.dv = nullptr;
-    attention_backward(some.p, some.g, 2);
+    backward(some.p, some.g, 2);
     const std::string what = describe(c) + " gradients asked for: " + std::to_string(asked);
     if (asked & 1) expect(some.dq.raw() == all.dq.raw(), what + " dq");
     if (asked & 2) expect(some.dk.raw() == all.dk.raw(), what + " dk");
@@ -517,72 +521,41 @@ void test_partial_gradients() {
   }
   Setup no_lse(c);
   no_lse.p.lse = nullptr;
-  attention_forward(no_lse.p, 2);
+  forward(no_lse.p, 2);
   expect(no_lse.out.raw() == all.out.raw(), describe(c) + " without lse");
 }
 
-void test_empty() {
+ATTENTION_TEST("attention without queries") {
   Case c = {1, 1, 0, 5, 8, 8};
   Setup s(c);
-  attention_forward(s.p, 2);
-  attention_backward(s.p, s.g, 2);
+  forward(s.p, 2);
+  backward(s.p, s.g, 2);
   for (float x : s.dk.get()) expect(x == 0.0f, "dk without queries is zero");
   for (float x : s.dv.get()) expect(x == 0.0f, "dv without queries is zero");
 }
 
-void test_errors() {
-  const auto throws = [](const char* what, const std::function<void(Setup&)>& break_it, bool backward = false) {
+TEST_CASE("attention refuses what makes no sense") {
+  const auto message = [](const std::function<void(Setup&)>& break_it, bool is_backward = false) {
     Setup s({1, 1, 4, 4, 8, 8});
     break_it(s);
-    try {
-      backward ? attention_backward(s.p, s.g, 1) : attention_forward(s.p, 1);
-    } catch (const std::invalid_argument& error) {
-      expect(std::strncmp(error.what(), "[attention] ", 12) == 0, std::string(what) + ": " + error.what());
-      return;
-    }
-    expect(false, std::string(what) + " does not throw");
+    return check::failure([&] { is_backward ? backward(s.p, s.g, 1) : forward(s.p, 1); });
   };
-  throws("no keys", [](Setup& s) { s.p.keys = 0; });
-  throws("head size 0", [](Setup& s) { s.p.head_size = 0; });
-  throws("negative value size", [](Setup& s) { s.p.value_size = -1; });
-  throws("negative batch", [](Setup& s) { s.p.batch = -1; });
-  throws("null k", [](Setup& s) { s.p.k = nullptr; });
-  throws("scale NaN", [](Setup& s) { s.p.scale = kNaN; });
-  throws("unknown type", [](Setup& s) { s.p.type = static_cast<AttentionType>(9); });
-  throws("backward without dy", [](Setup& s) { s.g.dy = nullptr; }, true);
-  throws("backward without lse", [](Setup& s) { s.p.lse = nullptr; }, true);
+  CHECK(message([](Setup& s) { s.p.keys = 0; }) == "keys must be at least 1, got 0");
+  CHECK(message([](Setup& s) { s.p.head_size = 0; }) == "head_size must be at least 1, got 0");
+  CHECK(message([](Setup& s) { s.p.value_size = -1; }) == "value_size must be at least 1, got -1");
+  CHECK(message([](Setup& s) { s.p.batch = -1; }) == "batch must be at least 0, got -1");
+  CHECK(message([](Setup& s) { s.p.k = nullptr; }) == "q, k, v and out must not be null");
+  CHECK(message([](Setup& s) { s.p.scale = kNaN; }) == "scale must be finite, got nan");
+  CHECK(message([](Setup& s) { s.p.type = DType::i32; }) == "type must be a float, got int32");
+  CHECK(message([](Setup& s) { s.g.dy = nullptr; }, true) == "dy must not be null");
+  CHECK(message([](Setup& s) { s.p.lse = nullptr; }, true) == "the backward pass needs the lse of the forward pass");
 }
 
-void test_scratch() {
+ATTENTION_TEST("scratch memory of attention does not grow with the tokens") {
   Setup small({1, 1, 8192, 1, 40, 40}), large({1, 1, 8192, 1, 40, 40});
   small.p.keys = 256;
   large.p.keys = large.p.queries = 1 << 20;
-  expect(attention_forward_scratch(large.p) == attention_forward_scratch(small.p), "forward scratch does not grow with N");
+  expect(forward_scratch(large.p) == forward_scratch(small.p), "forward scratch does not grow with N");
 }
 
 }  // namespace
-
-int main() {
-  for (AttentionIsa isa : {AttentionIsa::scalar, AttentionIsa::avx2, AttentionIsa::avx512, AttentionIsa::avx512_bf16}) {
-    if (isa > attention_detect_isa()) {
-      std::printf("%s: not on this machine\n", attention_isa_name(isa));
-      continue;
-    }
-    set_attention_isa(isa);
-    const int before = failures;
-    test_sizes();
-    test_bias();
-    test_scale();
-    test_climbing();
-    test_late_maximum();
-    test_non_finite();
-    test_partial_gradients();
-    test_empty();
-    test_errors();
-    test_scratch();
-    std::printf("%s: %s\n", attention_isa_name(isa), failures == before ? "passed" : "FAILED");
-    std::fflush(stdout);
-  }
-  std::printf("%d checks, %d failures\n", checks, failures);
-  return failures == 0 ? 0 : 1;
-}
