@@ -81,6 +81,8 @@ export abstract class Model {
   private store: WeightStore | null = null;
   /** While the model is offloaded: only the block at work is in memory. */
   sequentialOffload = false;
+  /** What was put into the model, adapters for instance, and is freed with it. */
+  readonly attached = new Set<{ dispose(): void }>();
 
   protected constructor(
     /** config.json as it was given. */
@@ -310,6 +312,10 @@ export abstract class Model {
     for (const parameter of this.parameters) {
       parameter.dispose();
     }
+    for (const part of this.attached) {
+      part.dispose();
+    }
+    this.attached.clear();
     // nothing waits for the files to be closed, and a failure to close a file that was only read changes nothing
     this.store?.close().catch(() => undefined);
     this.store = null;

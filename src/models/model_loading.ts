@@ -20,7 +20,8 @@ const MAX_LISTED = 20;
 /** Integers hold ids and positions; a weight of such a type has been damaged or mislabelled. */
 const WEIGHT_TYPES: readonly StorageType[] = ['F64', 'F32', 'F16', 'BF16'];
 
-function list(title: string, items: string[]): string {
+/** The items under their title, those past the first twenty by their number; '' for none. */
+export function list(title: string, items: readonly string[]): string {
   if (items.length === 0) {
     return '';
   }

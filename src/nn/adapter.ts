@@ -14,9 +14,10 @@ export interface WeightChange {
   /**
    * @param weight float32, in the checkpoint's shape: [out, in] of a Linear, [out, in, height, width] of a Conv2d
    * @param scale the adapter's strength
+   * @param base the weight before all adapters
    * @returns the changed weight, of the same shape; called inside of tf.tidy
    */
-  apply(weight: Tensor, scale: number): Tensor;
+  apply(weight: Tensor, scale: number, base: Tensor): Tensor;
 }
 
 /** A change and its strength at one weight. */
@@ -71,7 +72,8 @@ export class LowRankDelta implements WeightChange {
   }
 }
 
-function addDelta(weight: Tensor, delta: Tensor, scale: number): Tensor {
+/** weight + scale * delta, where delta has as many numbers as the weight. */
+export function addDelta(weight: Tensor, delta: Tensor, scale: number): Tensor {
   if (delta.size !== weight.size) {
     throw new InvalidArgumentError(
       `[adapter] delta expects the numbers of a weight [${weight.shape}], got a tensor [${delta.shape}]`,

@@ -153,7 +153,7 @@ export class Parameter<R extends Rank = Rank> {
     return tf.tidy(() => {
       const plain = toPhysicalType(value as Tensor, 'float32');
       const weight = inverse ? tf.transpose(plain, inverse) : plain;
-      const changed = adapters.reduce((w, { change, scale }) => change.apply(w, scale), weight);
+      const changed = adapters.reduce((w, { change, scale }) => change.apply(w, scale, weight), weight);
       const back = permutation ? tf.transpose(changed, permutation) : changed;
       return toPhysicalType(back, physicalTypeOf(value)) as Tensor<R>;
     });

@@ -1,3 +1,5 @@
+export type { FuseLoraOptions, LoraOptions, LoraRecord } from '../adapters/lora/lora.js';
+export type { BlockWeights, LoraWeight } from '../adapters/lora/lora_weights.js';
 export type { Callable, PipelineCall, Prompt } from './common/callable.js';
 export type {
   ComponentLoadOptions,
@@ -54,7 +56,14 @@ export type {
   StepDecision,
   Timings,
 } from './common/options.js';
-export { applyRedrawing, type Redrawing, redraw, withInputs } from './common/redraw.js';
+export {
+  applyRedrawing,
+  loadRedrawingLoras,
+  type RecordedLora,
+  type Redrawing,
+  redraw,
+  withInputs,
+} from './common/redraw.js';
 export {
   type LatentConsistencyModelOptions,
   LatentConsistencyModelPipeline,

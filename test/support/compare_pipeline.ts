@@ -13,7 +13,7 @@ import { loadSafetensors, type TestTensor } from './safetensors.js';
 
 const DTYPES: Record<string, WeightDtype> = { float16: 'F16', bfloat16: 'BF16' };
 
-type PipelineCase = ReferenceCase & {
+export type PipelineCase = ReferenceCase & {
   kind: string;
   dtype?: string;
   scheduler?: string;
@@ -68,15 +68,19 @@ function watchFirstCall(unet: UNet2DConditionModel): { text: Float32Array; out: 
   return seen as { text: Float32Array; out: Float32Array };
 }
 
+/** What is done to a pipeline before a case is drawn; gives what takes it back. */
+type Prepare = (pipe: never, reference: PipelineCase) => Promise<() => Promise<void>>;
+
 /** Compares every stage of every case in a file of references with Python diffusers'. */
 export function comparePipeline(
   file: string,
   Pipeline: { fromPretrained(dir: string, options: { backend: 'wasm' }): Promise<unknown> },
+  prepare?: Prepare,
 ): void {
   const kinds: Record<string, PipelineConfigs> = JSON.parse(loadSafetensors(file).metadata.kinds!);
   const cases = loadReferenceCases(file) as PipelineCase[];
   const groups = [...new Set(cases.map(({ kind, dtype = 'float32' }) => `${kind} in ${dtype}`))];
-  describe.each(groups)('%s', (group) => compareGroup(cases, kinds, group, Pipeline));
+  describe.each(groups)('%s', (group) => compareGroup(cases, kinds, group, Pipeline, prepare));
 }
 
 function compareGroup(
@@ -84,6 +88,7 @@ function compareGroup(
   kinds: Record<string, PipelineConfigs>,
   group: string,
   Pipeline: Parameters<typeof comparePipeline>[1],
+  prepare?: Prepare,
 ): void {
   const own = cases.filter(({ kind, dtype = 'float32' }) => `${kind} in ${dtype}` === group);
   let dir: string;
@@ -110,6 +115,7 @@ function compareGroup(
       pipe.scheduler = createScheduler(scheduler, ownScheduler.config, config);
     }
     const options = callOptions(reference);
+    const takeBack = await prepare?.(pipe as never, reference);
     const first = watchFirstCall(pipe.unet);
     const latents = tensors.latents!;
     const size = latents.shape.slice(1).reduce((a, b) => a * b, 1);
@@ -135,6 +141,7 @@ function compareGroup(
     images.dispose();
     tf.dispose(Object.values(options).filter((value) => value instanceof tf.Tensor));
     pipe.scheduler = ownScheduler;
+    await takeBack?.();
     expect(tf.memory().numTensors).toBe(before);
   });
 }

@@ -18,6 +18,11 @@ export interface ResolveOptions {
   subfolder?: string;
   /** Instead of what loading needs, the files that match one of these shell patterns: ['*.json', 'unet/*']. */
   allowPatterns?: readonly string[];
+  /**
+   * Chooses files among all of the repository's, or of its copy in the cache, instead of what loading needs.
+   * @throws DownloadError when there is none to choose
+   */
+  chooseFiles?: (paths: readonly string[]) => string[];
   /** Cache directory; HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub unless told. */
   cacheDir?: string;
   /** Access token; HF_TOKEN or the stored one unless told, none with false. */
@@ -101,7 +106,10 @@ async function componentsOf(
 /** Paths of the files to have, and the warnings about the choice. */
 async function selectFrom(snapshot: RemoteSnapshot, id: string, options: ResolveOptions) {
   const paths = snapshot.paths();
-  const { allowPatterns, subfolder, variant } = options;
+  const { allowPatterns, chooseFiles, subfolder, variant } = options;
+  if (chooseFiles) {
+    return { files: chooseFiles(paths), warnings: [] };
+  }
   if (allowPatterns) {
     const files = paths.filter((path) => allowPatterns.some((pattern) => matchesPattern(path, pattern)));
     if (files.length === 0) {
@@ -153,6 +161,10 @@ async function findInCache(
     return dir === undefined ? undefined : { dir, missing: [] };
   }
   const paths = await cache.list(dir);
+  if (options.chooseFiles) {
+    options.chooseFiles(paths);
+    return { dir, missing: [] };
+  }
   const components = await componentsOf(paths, options.subfolder, () => readJson(joinPath(dir, MODEL_INDEX)));
   if (components.length === 0) {
     return { dir, missing: [options.subfolder ?? MODEL_INDEX] };

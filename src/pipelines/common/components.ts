@@ -100,7 +100,7 @@ export const schedulerComponent: ComponentSpec<SchedulerMixin> = {
 };
 
 /** Options of every pipeline's `fromPretrained`, beside components that the caller has already. */
-export interface LoadOptions extends Omit<ResolveOptions, 'onProgress'> {
+export interface LoadOptions extends Omit<ResolveOptions, 'onProgress' | 'chooseFiles'> {
   /** tfjs backend to draw on. Default: the active one, else the fastest that works here. */
   backend?: 'auto' | BackendName;
   /** How native backends store weights and activations; wasm and cpu always compute in float32. Default 'float32'. */

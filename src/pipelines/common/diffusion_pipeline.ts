@@ -13,7 +13,8 @@ import { isReplacedBySaving } from '../../loaders/checkpoint_files.js';
 import { Autoencoder, CLIPTextModel } from '../../models/index.js';
 import { Model, type SaveOptions } from '../../models/model.js';
 import type { SchedulerConfigJson, SchedulerMixin } from '../../schedulers/index.js';
-import { Callable, type Prompt } from './callable.js';
+import { AdapterLoader } from './adapter_loader.js';
+import type { Prompt } from './callable.js';
 import {
   type ComponentTable,
   checkComponents,
@@ -81,7 +82,7 @@ export async function loadPipeline<C extends WithScheduler, P extends LoadedPipe
 export abstract class DiffusionPipeline<
   C extends WithScheduler,
   Options extends GenerationOptions,
-> extends Callable<Options> {
+> extends AdapterLoader<Options> {
   /** Name of the checkpoint, for the metadata of pictures. */
   modelName: string | undefined;
   /** Configuration of the checkpoint's scheduler, of which the metadata tells the differences. */
@@ -224,8 +225,12 @@ export abstract class DiffusionPipeline<
     const given = withoutNulls<Options>(this.className, options);
     checkOptions(this.className, options ?? {}, this.checks);
     // the scheduler keeps the state of one run, so a second call waits for the first
-    const result = this.calls.add(this.className, () => this.generate(prompt ?? undefined, given), given.signal);
+    const result = this.calls.add(this.className, () => this.draw(prompt ?? undefined, given), given.signal);
     return result as Promise<Output<Images<O>>>;
+  }
+
+  private draw(prompt: Prompt, options: Options): Promise<Output<GeneratedImage[] | Tensor4D>> {
+    return this.withCallAdapters(prompt, options, () => this.generate(prompt, options));
   }
 
   /** The options that a call takes. */

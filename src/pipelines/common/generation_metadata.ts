@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { hasOtherChanges, type LoraRecord, loraRecords } from '../../adapters/lora/lora.js';
 import type { AttentionOptions, TokenMerging, TokenMergingOptions } from '../../attention/index.js';
 import type { PhysicalType } from '../../backends/types.js';
 import { a1111Parameters, PARAMETERS_KEY, parseParameters } from '../../images/index.js';
@@ -6,6 +7,7 @@ import type { InputFile } from '../../images/read_image.js';
 import { Autoencoder } from '../../models/index.js';
 import { Model } from '../../models/model.js';
 import { createScheduler, findScheduler, type SchedulerMixin } from '../../schedulers/index.js';
+import { loraModels } from './adapter_loader.js';
 import type { LoadedPipeline } from './diffusion_pipeline.js';
 import { RECORDED_OPTIONS } from './recorded_options.js';
 import { samplerName, scheduleType } from './sampler_names.js';
@@ -41,6 +43,8 @@ export interface PipelineSettings {
   attention: Record<string, Omit<AttentionOptions, 'freeMemory'>>;
   dtype: Record<string, PhysicalType>;
   backend: string;
+  /** LoRAs at work. */
+  loras: readonly LoraRecord[];
 }
 
 /** What is worth knowing about a batch of pictures afterwards. */
@@ -102,6 +106,7 @@ export function pipelineSettings(pipe: RecordedPipeline): PipelineSettings {
     attention: Object.fromEntries(models.map(([name, model]) => [name, plainAttention(model.attentionOptions)])),
     dtype: Object.fromEntries(models.map(([name, model]) => [name, model.dtype])),
     backend: tf.getBackend(),
+    loras: loraRecords(loraModels(pipe.components)),
   };
 }
 
@@ -156,8 +161,8 @@ export function unrecorded(pipe: RecordedPipeline, options: object, fresh: boole
   const given = Object.entries(options).filter(([, value]) => value instanceof tf.Tensor);
   const tensors = given.map(([name]) => name);
   const merging = new Set(blocksOf(pipe).map(({ tokenMerging }) => JSON.stringify(tokenMerging?.options ?? null)));
-  const parameters = modelsOf(pipe).flatMap(([, model]) => model.parameters);
-  const changed = parameters.some(({ adapters, fused }) => adapters.length > 0 || fused.length > 0);
+  const nameless = loraRecords(loraModels(pipe.components)).some(({ file }) => file === undefined);
+  const changed = nameless || modelsOf(pipe).some(([, model]) => hasOtherChanges(model));
   return new Set([
     ...tensors,
     ...pipe.givenComponents.filter((name) => name !== 'scheduler'),
@@ -281,6 +286,7 @@ function pipelineWords(settings: PipelineSettings): Record<string, string | numb
     Scheduler: scheduler.className,
     [scheduler.complete ? 'Scheduler full config' : 'Scheduler config']:
       config ?? (scheduler.complete ? '{}' : undefined),
+    LoRA: settings.loras.length > 0 ? stringify(settings.loras) : undefined,
     vae: Object.keys(vae).length > 0 ? stringify(vae) : undefined,
     Attention: joined(Object.fromEntries(names)),
     dtype: joined(settings.dtype),

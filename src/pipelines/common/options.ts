@@ -102,6 +102,8 @@ export interface GenerationOptions extends LoopOptions {
   seed?: number | bigint | readonly (number | bigint)[];
   /** Instead of a seed: one generator for the batch, or one for each picture. */
   generator?: TorchGenerator | readonly TorchGenerator[];
+  /** `scale`: factor of the weights of all LoRAs, for this call. */
+  crossAttentionKwargs?: { scale?: number };
   /** 'image': GeneratedImage objects (default); 'tensor': [B,H,W,3] in 0..1; 'latent': [B,h,w,4] before the VAE. */
   outputType?: OutputType;
 }
@@ -144,6 +146,12 @@ function isPreview(value: unknown): boolean {
   return value === 'linear' || (vae instanceof Autoencoder && is.count(every));
 }
 
+/** Weights of LoRAs at a call. */
+export const LORA_SCALE: Check = [
+  (value) => is.object(value) && Object.entries(value).every(([name, n]) => name === 'scale' && is.number(n)),
+  'an object { scale: number }',
+];
+
 export const choice = <T>(choices: readonly T[]): Check => [(value) => is.oneOf(choices, value), oneOf(choices)];
 
 export const GENERATION_CHECKS: Checks<GenerationOptions> = {
@@ -153,6 +161,7 @@ export const GENERATION_CHECKS: Checks<GenerationOptions> = {
   numImagesPerPrompt: COUNT,
   seed: [oneOrList(isSeed), 'an integer, a bigint or a list with one for each picture'],
   generator: [oneOrList(isGenerator), 'a TorchGenerator or a list of them'],
+  crossAttentionKwargs: LORA_SCALE,
   outputType: choice(OUTPUT_TYPES),
   callbackOnStepEnd: CALLBACK,
   signal: SIGNAL,

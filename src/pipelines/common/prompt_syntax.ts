@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../../errors.js';
 import type { Tokenizer } from '../../tokenizers/types.js';
 import { describe, expectThat, is } from '../../utils/check.js';
+import { withoutLoraTags } from './lora_tags.js';
 
 /** A part of a prompt and how much attention it gets; 1 is neutral. ['BREAK', -1] starts a new chunk. */
 export type WeightedText = [text: string, weight: number];
@@ -163,7 +164,7 @@ export function tokenizeWeightedPrompt(
     lastComma = -1;
   };
 
-  for (const [text, weight] of parsePromptAttention(prompt)) {
+  for (const [text, weight] of parsePromptAttention(withoutLoraTags(prompt))) {
     if (text === BREAK[0] && weight === BREAK[1]) {
       endChunk();
       continue;

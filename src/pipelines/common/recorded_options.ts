@@ -1,5 +1,5 @@
 import { is } from '../../utils/check.js';
-import { type Check, COUNT, choice, NUMBER, NUMBERS, SHARE } from './options.js';
+import { type Check, COUNT, choice, LORA_SCALE, NUMBER, NUMBERS, SHARE } from './options.js';
 
 /** How an option of a call stands in a picture's metadata. */
 export interface RecordedOption {
@@ -64,6 +64,10 @@ export const RECORDED_OPTIONS: Readonly<Record<string, RecordedOption>> = {
   width: recorded('width', COUNT),
   height: recorded('height', COUNT),
   promptSyntax: recorded('promptSyntax', choice(['diffusers', 'a1111']), { read: (text) => text }),
+  crossAttentionKwargs: recorded('crossAttentionKwargs', LORA_SCALE, {
+    write: (value) => JSON.stringify(value),
+    read: parseJson,
+  }),
   timesteps: numbers('timesteps'),
   sigmas: numbers('sigmas'),
   mu: recorded('mu', NUMBER),

@@ -1,4 +1,5 @@
 import { files as fileSystem } from '#platform';
+import type { LoraRecord } from '../../adapters/lora/lora.js';
 import {
   type AttentionSetting,
   applyTokenMerging,
@@ -16,9 +17,13 @@ import { Model } from '../../models/model.js';
 import { createScheduler, findScheduler, schedulerNames } from '../../schedulers/index.js';
 import { expectThat, is, oneOf } from '../../utils/check.js';
 import { baseName } from '../../utils/paths.js';
+import type { AdapterLoader } from './adapter_loader.js';
 import type { RecordedPipeline, SchedulerSettings, VaeSettings } from './generation_metadata.js';
 import { type Check, COUNT, checkOptions, type DenoisingStep, NUMBER, SHARE } from './options.js';
 import { parseJson, RECORDED_OPTIONS } from './recorded_options.js';
+
+/** A LoRA of a picture's metadata. */
+export type RecordedLora = LoraRecord & { file: InputFile };
 
 /** Everything that draws the same picture again. */
 export interface Redrawing {
@@ -33,6 +38,8 @@ export interface Redrawing {
   index: number;
   /** Files that the call took, in the order of `INPUTS`; none of them is ever opened by name. */
   inputs: (InputFile & { option: string })[];
+  /** LoRAs at work; `loadRedrawingLoras` takes their files. */
+  loras: RecordedLora[];
   scheduler: SchedulerSettings;
   tokenMerging: TokenMergingOptions | null;
   vae: VaeSettings;
@@ -47,12 +54,15 @@ const WHERE = 'redraw';
 const INPUTS = ['image', 'maskImage'] as const;
 /** Larger files are refused before they are read. */
 const MAX_FILE_BYTES = 256e6;
+const MAX_LORA_BYTES = 8e9;
 const FLAG: Check = [is.boolean, 'true or false'];
 const DTYPES: readonly PhysicalType[] = ['float32', 'bfloat16', 'float16'];
 const TEXTS: Check = [(value) => Array.isArray(value) && value.length > 0 && value.every(is.string), 'a list of texts'];
 const HASH = /^[0-9a-f]{64}$/;
 const isFile = (value: unknown) => is.object(value) && is.string(value.name) && HASH.test(String(value.sha256));
 const FILES: Check = [(value) => Array.isArray(value) && value.every(isFile), 'a list of {name, sha256}'];
+const isLora = (value: unknown) => is.object(value) && is.string(value.name) && isFile(value.file);
+const LORAS: Check = [(value) => Array.isArray(value) && value.every(isLora), 'a list of {name, file, weight}'];
 const OBJECT: Check = [is.object, 'a JSON object'];
 
 const MERGING_CHECKS: Readonly<Record<string, Check>> = {
@@ -97,6 +107,7 @@ export function redraw(parameters: string): Redrawing {
     },
     index,
     inputs,
+    loras: json(settings, 'LoRA', LORAS, []) as RecordedLora[],
     scheduler: schedulerOf(settings),
     tokenMerging: tokenMergingOf(settings),
     vae: vaeOf(settings),
@@ -250,8 +261,41 @@ export async function withInputs(redrawing: Redrawing, files: readonly (string |
   return { ...redrawing, options: { ...options, ...Object.fromEntries(given) } };
 }
 
+/**
+ * Loads the LoRAs of a redrawing, which the user gives again, and sets them to work.
+ *
+ * @param paths of the files, as many as `loras`, in any order
+ * @throws NotReproducibleError when there are more or fewer, or one has another content than the metadata says
+ */
+export async function loadRedrawingLoras(
+  pipe: AdapterLoader<unknown>,
+  { loras }: Redrawing,
+  paths: readonly string[],
+): Promise<void> {
+  const given = await Promise.all(paths.map((path) => identify(path)));
+  const missing = loras.filter(({ file }) => !given.some((sha256) => sha256 === file.sha256));
+  if (missing.length > 0 || paths.length !== loras.length) {
+    const names = loras.map(({ file: { name, sha256 } }) => `'${name}' (SHA-256 ${sha256})`).join(', ');
+    const got = paths.map((path, i) => `'${path}' (SHA-256 ${given[i] ?? 'unknown'})`).join(', ');
+    const wanted = loras.length === 0 ? 'without LoRA' : `with the LoRA files ${names}`;
+    throw new NotReproducibleError(`the picture was drawn ${wanted}; got ${got === '' ? 'none' : got}`);
+  }
+  for (const { name, file } of loras) {
+    const path = paths[given.indexOf(file.sha256)]!;
+    await pipe.loadLoraWeights(path, { adapterName: name });
+  }
+  pipe.setAdapters(
+    loras.map(({ name }) => name),
+    loras.map(({ weight }) => weight),
+  );
+}
+
+async function identify(path: string): Promise<string | undefined> {
+  return (await identifyFile(baseName(path), await readFile(path, 'the LoRA file', MAX_LORA_BYTES)))?.sha256;
+}
+
 async function checkedBytes(file: string | Uint8Array, expected: InputFile): Promise<Uint8Array> {
-  const bytes = is.string(file) ? await readFile(file) : file;
+  const bytes = is.string(file) ? await readFile(file, 'the input picture', MAX_FILE_BYTES) : file;
   const name = is.string(file) ? baseName(file) : '';
   const found = await identifyFile(name, bytes);
   if (found?.sha256 !== expected.sha256) {
@@ -263,9 +307,9 @@ async function checkedBytes(file: string | Uint8Array, expected: InputFile): Pro
   return bytes;
 }
 
-async function readFile(path: string): Promise<Uint8Array> {
-  const bytes = await fileSystem.readBytes(path, MAX_FILE_BYTES).catch((error: Error) => error);
-  expectThat(bytes instanceof Uint8Array, WHERE, 'the input picture', 'a file that can be read', path);
+async function readFile(path: string, what: string, maxBytes: number): Promise<Uint8Array> {
+  const bytes = await fileSystem.readBytes(path, maxBytes).catch((error: Error) => error);
+  expectThat(bytes instanceof Uint8Array, WHERE, what, 'a file that can be read', path);
   return bytes;
 }
 
