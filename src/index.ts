@@ -1,4 +1,13 @@
 /** What the library is: each name that a program can import. `npm run exports` notes changes of this list. */
+export type {
+  BlockWeights,
+  FuseLoraOptions,
+  LoraComponent,
+  LoraOptions,
+  LoraRecord,
+  LoraWeight,
+  ModelWeight,
+} from './adapters/index.js';
 export {
   ATTENTION_NAMES,
   type AttentionAlias,
@@ -106,6 +115,7 @@ export {
   type ResolveOptions,
   resolvePretrained,
 } from './loaders/hub/hub.js';
+export type { WeightsFileOptions } from './loaders/hub/weights_file.js';
 export {
   openSafetensors,
   openStateDict,
@@ -211,6 +221,7 @@ export {
   upsampleNearest2x,
 } from './ops/index.js';
 export {
+  type AdapterLoader,
   applyRedrawing,
   type Branch,
   type Callable,
@@ -246,6 +257,7 @@ export {
   type LoadProgress,
   type LoopOptions,
   type LoopStep,
+  loadRedrawingLoras,
   type ModelCall,
   type NegativeGuidanceOptions,
   type Output,
@@ -259,6 +271,7 @@ export {
   type PromptSyntax,
   packLatents,
   type RawImage,
+  type RecordedLora,
   type RecordedPipeline,
   type Redrawing,
   type ResizeMode,
@@ -282,6 +295,7 @@ export {
   VaeImageProcessor,
   type VaeImageProcessorOptions,
   type VaeSettings,
+  type WithLora,
   type WithScheduler,
   withInputs,
 } from './pipelines/index.js';

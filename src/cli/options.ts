@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { ATTENTION_NAMES } from '../attention/methods/options.js';
 import { BACKEND_NAMES } from '../backends/index.js';
 import { TINY_SHAPES } from '../pipelines/index.js';
+import { type LoraFlag, loraOption } from './adapters.js';
 import { countOption, jsonObjectOption, numberOption, seedOption } from './option_values.js';
 
 /** A command that draws. */
@@ -15,7 +16,8 @@ export interface OptionRow {
   flags: string;
   text: string;
   to: Destination;
-  parse?: (text: string) => unknown;
+  /** Reads a value; for a flag that can stand several times also what came before. */
+  parse?: (text: string, previous: unknown) => unknown;
   choices?: readonly string[];
   default?: unknown;
   /** How the default reads, where it is none that could be typed. */
@@ -35,7 +37,7 @@ export const OPTIONS: readonly OptionRow[] = [
   },
   {
     flags: '--from <picture>',
-    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--out`',
+    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--lora`, `--out`',
     to: 'command',
   },
   {
@@ -139,6 +141,12 @@ export const OPTIONS: readonly OptionRow[] = [
     to: { call: 'promptSyntax' },
   },
   {
+    flags: '--lora <file>',
+    text: 'a LoRA, `file` or `file:weight`; may stand several times. With `a1111` prompts can name it: `<lora:file:0.8>`',
+    parse: loraOption,
+    to: 'command',
+  },
+  {
     flags: '--attention <name>',
     text: 'how attention is computed, see below',
     choices: ATTENTION_NAMES,
@@ -224,6 +232,7 @@ export interface CommandValues {
   /** Picture to draw again. */
   from?: string;
   image?: string;
+  lora?: readonly LoraFlag[];
   batch: number;
   steps: number;
   width?: number;

@@ -1,5 +1,4 @@
-export type { FuseLoraOptions, LoraOptions, LoraRecord } from '../adapters/lora/lora.js';
-export type { BlockWeights, LoraWeight } from '../adapters/lora/lora_weights.js';
+export type { AdapterLoader, WithLora } from './common/adapter_loader.js';
 export type { Callable, PipelineCall, Prompt } from './common/callable.js';
 export type {
   ComponentLoadOptions,

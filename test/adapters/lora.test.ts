@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type LoraWeight, StableDiffusionPipeline } from '../../src/pipelines/index.js';
+import type { LoraWeight } from '../../src/adapters/index.js';
+import { StableDiffusionPipeline } from '../../src/pipelines/index.js';
 import { comparePipeline, type PipelineCase } from '../support/compare_pipeline.js';
 import { type DescribedFile, writeDescribed } from './lora_file.js';
 

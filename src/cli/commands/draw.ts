@@ -15,6 +15,7 @@ import {
 } from '../../pipelines/index.js';
 import { createScheduler, findScheduler } from '../../schedulers/index.js';
 import { setWarningHandler } from '../../utils/logging.js';
+import { loadLoras } from '../adapters.js';
 import { asUsage } from '../exit.js';
 import type { Interruption } from '../interruption.js';
 import { type MemoryReport, withMemoryReport } from '../memory.js';
@@ -135,6 +136,7 @@ async function load(
   });
   display.note(`loaded ${pipe.modelName} in ${formatSeconds(seconds(begin))}`);
   await changeScheduler(pipe, values);
+  await loadLoras(pipe, values.lora);
   await saveMemory(pipe, values);
   return { pipe, download };
 }

@@ -4,6 +4,7 @@ import { readParameters } from '../../images/index.js';
 import {
   applyRedrawing,
   LatentConsistencyModelPipeline,
+  loadRedrawingLoras,
   type Redrawing,
   redraw,
   StableDiffusionImg2ImgPipeline,
@@ -23,7 +24,7 @@ const PIPELINES = Object.fromEntries(
   ]),
 );
 
-/** Draws the picture `--from` again, with the checkpoint `--model` and the picture `--image` that it began with. */
+/** Draws the picture `--from` again, with the checkpoint `--model`, the picture `--image` that it began with and the LoRAs `--lora`. */
 export async function redrawPicture(
   values: CommandValues,
   display: ProgressDisplay,
@@ -34,7 +35,7 @@ export async function redrawPicture(
   const [path] = await outputPaths(values.out, prompt, 1);
   tf.env().set('PROD', true);
   setWarningHandler((message) => display.note(`warning: ${message}`));
-  const pipe = await load(values.model, redrawing, display, signal);
+  const pipe = await load(values, redrawing, display, signal);
   const onProgress = (progress: Parameters<typeof display.denoising>[0]) => display.denoising(progress);
   const { images, timings } = await pipe.run(redrawing.prompt, {
     ...redrawing.options,
@@ -55,7 +56,12 @@ async function readRedrawing({ from, image }: CommandValues): Promise<Redrawing>
   return withInputs(redraw(text), image === undefined ? [] : [image]);
 }
 
-async function load(model: string, redrawing: Redrawing, display: ProgressDisplay, signal: AbortSignal) {
+async function load(
+  { model, lora = [] }: CommandValues,
+  redrawing: Redrawing,
+  display: ProgressDisplay,
+  signal: AbortSignal,
+) {
   const Pipeline = PIPELINES[redrawing.pipeline];
   if (!Pipeline) {
     throw new InvalidArgumentError(`[--from] the pipeline ${redrawing.pipeline} is not known to the command line`);
@@ -70,6 +76,11 @@ async function load(model: string, redrawing: Redrawing, display: ProgressDispla
   if (redrawing.model !== undefined && redrawing.model !== pipe.modelName) {
     display.note(`warning: the picture was drawn with ${redrawing.model}, this is ${pipe.modelName}`);
   }
+  await loadRedrawingLoras(
+    pipe,
+    redrawing,
+    lora.map(({ path }) => path),
+  );
   applyRedrawing(pipe, redrawing);
   return pipe;
 }

@@ -124,3 +124,6 @@ export abstract class AdapterLoader<Options> extends Callable<Options> {
     return withLora(models, { weights, scale: options.crossAttentionKwargs?.scale ?? 1 }, call);
   }
 }
+
+/** A pipeline of whatever options, as far as its LoRAs are set to work. */
+export type WithLora = Pick<AdapterLoader<never>, 'loadLoraWeights' | 'setAdapters'>;

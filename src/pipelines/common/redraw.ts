@@ -17,7 +17,7 @@ import { Model } from '../../models/model.js';
 import { createScheduler, findScheduler, schedulerNames } from '../../schedulers/index.js';
 import { expectThat, is, oneOf } from '../../utils/check.js';
 import { baseName } from '../../utils/paths.js';
-import type { AdapterLoader } from './adapter_loader.js';
+import type { WithLora } from './adapter_loader.js';
 import type { RecordedPipeline, SchedulerSettings, VaeSettings } from './generation_metadata.js';
 import { type Check, COUNT, checkOptions, type DenoisingStep, NUMBER, SHARE } from './options.js';
 import { parseJson, RECORDED_OPTIONS } from './recorded_options.js';
@@ -268,7 +268,7 @@ export async function withInputs(redrawing: Redrawing, files: readonly (string |
  * @throws NotReproducibleError when there are more or fewer, or one has another content than the metadata says
  */
 export async function loadRedrawingLoras(
-  pipe: AdapterLoader<unknown>,
+  pipe: WithLora,
   { loras }: Redrawing,
   paths: readonly string[],
 ): Promise<void> {
