@@ -258,7 +258,11 @@ describe('files that are no LoRA for the model', () => {
       { tensors: { ...good, [`${unet}.lora_magnitude_vector`]: [7] } },
       /magnitude \[7\]/,
     ],
-    ['a checkpoint', { tensors: { 'model.diffusion_model.out.2.weight': [4, 8, 3, 3] } }, /is no LoRA for this model/],
+    [
+      'a checkpoint',
+      { tensors: { 'model.diffusion_model.out.2.weight': [4, 8, 3, 3] } },
+      /is no LoRA: it holds 1 tensors such as 'model.diffusion_model.out.2.weight'/,
+    ],
     ['an empty file', {}, /it holds no tensors/],
     ['metadata that is no JSON', { tensors: good, metadata: { lora_adapter_metadata: '{' } }, /expects a JSON object/],
   ])('%s', async (_, file, message) => {

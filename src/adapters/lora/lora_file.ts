@@ -83,6 +83,9 @@ function planLayers(dict: StateDict, models: LoraModels, source: string): Planne
   if (keys.length < dict.keys().length) {
     warn(`${source}: the magnitudes of DoRA ('dora_scale') are left out, as Python's diffusers does`);
   }
+  if (keys.length > 0 && keys.every((key) => !parseLoraKey(key))) {
+    throw new StateDictError(`${source} is no LoRA: it holds ${keys.length} tensors such as '${keys[0]}'`);
+  }
   const { layers, unknown } = findLayers(keys, models);
   const planned = layers.map((layer) => planLayer(dict, layer, models[layer.component]!));
   const incomplete = layers.filter((_, i) => planned[i] === null).flatMap((layer) => Object.values(layer.keys));
