@@ -4,6 +4,7 @@ import { interruption } from './interruption.js';
 import { addOptions, type DrawingCommand, type OptionValues } from './options.js';
 import { packageVersion } from './package_info.js';
 import { ProgressDisplay } from './progress.js';
+import { addServe } from './serving.js';
 
 type Execute = (run: () => Promise<number>) => Promise<void>;
 
@@ -43,6 +44,7 @@ function commandLine(execute: Execute): Command {
     .description('say which backends work here and what would make drawing faster')
     .option('--json', 'print one JSON object')
     .action((options: { json?: boolean }) => execute(() => diagnose(options)));
+  addServe(program, execute);
   program.addHelpText('after', () => `\n${program.commands[0]!.helpInformation()}`);
   return program;
 }

@@ -229,11 +229,16 @@ export abstract class DiffusionPipeline<
     return result as Promise<Output<Images<O>>>;
   }
 
+  /** Names of the options that a call takes. */
+  get optionNames(): string[] {
+    return Object.keys(this.checks);
+  }
+
   private draw(prompt: Prompt, options: Options): Promise<Output<GeneratedImage[] | Tensor4D>> {
     return this.withCallAdapters(prompt, options, () => this.generate(prompt, options));
   }
 
-  /** The options that a call takes. */
+  /** How the options that a call takes are checked. */
   protected abstract get checks(): Readonly<Record<string, Check>>;
 
   protected abstract generate(prompt: Prompt, options: Options): Promise<Output<GeneratedImage[] | Tensor4D>>;
