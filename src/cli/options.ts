@@ -6,7 +6,7 @@ import { type LoraFlag, loraOption } from './adapters.js';
 import { countOption, jsonObjectOption, numberOption, seedOption } from './option_values.js';
 
 /** A command that draws. */
-export type DrawingCommand = 'txt2img' | 'img2img';
+export type DrawingCommand = 'txt2img' | 'img2img' | 'inpaint';
 
 /** Where a flag's value goes: into the options of `fromPretrained`, those of the pipeline's call, or the command itself. */
 type Destination = { load: string } | { call: string } | 'command';
@@ -37,23 +37,37 @@ export const OPTIONS: readonly OptionRow[] = [
   },
   {
     flags: '--from <picture>',
-    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--lora`, `--out`',
+    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--mask`, `--lora`, `--out`',
     to: 'command',
   },
   {
     flags: '--image <path>',
     text: 'picture to begin with',
     to: { call: 'image' },
-    only: ['img2img'],
+    only: ['img2img', 'inpaint'],
     required: true,
+  },
+  {
+    flags: '--mask <path>',
+    text: 'picture of the same size, white where the other is drawn anew',
+    to: { call: 'maskImage' },
+    only: ['inpaint'],
+    required: true,
+  },
+  {
+    flags: '--padding-mask-crop <pixels>',
+    text: 'draws the masked region alone, enlarged, with so many pixels around it',
+    parse: countOption(0),
+    to: { call: 'paddingMaskCrop' },
+    only: ['inpaint'],
   },
   {
     flags: '--strength <n>',
     text: 'how much of the picture is drawn anew, 0 to 1',
     parse: numberOption(0, 1),
-    default: 0.8,
+    defaultText: "the pipeline's: 0.8, inpaint 1",
     to: { call: 'strength' },
-    only: ['img2img'],
+    only: ['img2img', 'inpaint'],
   },
   { flags: '--negative <text>', text: 'what to leave out of the picture', to: { call: 'negativePrompt' } },
   {
@@ -102,7 +116,7 @@ export const OPTIONS: readonly OptionRow[] = [
     parse: countOption(1),
     defaultText: "the model's",
     to: { call: 'width' },
-    only: ['txt2img'],
+    only: ['txt2img', 'inpaint'],
   },
   {
     flags: '--height <pixels>',
@@ -110,7 +124,7 @@ export const OPTIONS: readonly OptionRow[] = [
     parse: countOption(1),
     defaultText: "the model's",
     to: { call: 'height' },
-    only: ['txt2img'],
+    only: ['txt2img', 'inpaint'],
   },
   {
     flags: '--batch <n>',
@@ -233,6 +247,7 @@ export interface CommandValues {
   from?: string;
   image?: string;
   lora?: readonly LoraFlag[];
+  mask?: string;
   batch: number;
   steps: number;
   width?: number;

@@ -11,6 +11,7 @@ type Execute = (run: () => Promise<number>) => Promise<void>;
 const DRAWING: Record<DrawingCommand, string> = {
   txt2img: 'draw pictures from a text; what is done when no command is named',
   img2img: 'draw pictures from a text, beginning with a picture',
+  inpaint: 'draw parts of a picture anew',
 };
 
 /** Runs the command line and gives the exit code: 0, 1 for a failure, 2 for wrong usage, 128 + signal when stopped. */

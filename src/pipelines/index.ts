@@ -38,6 +38,7 @@ export {
   VaeImageProcessor,
   type VaeImageProcessorOptions,
 } from './common/image_processor.js';
+export type { InpaintingOptions } from './common/inpainting.js';
 export { packLatents, unpackLatents } from './common/latents.js';
 export { randomSeed } from './common/noise.js';
 export type {
@@ -74,9 +75,13 @@ export {
   StableDiffusionImg2ImgPipeline,
 } from './stable_diffusion/pipeline_stable_diffusion_img2img.js';
 export {
+  type StableDiffusionInpaintOptions,
+  StableDiffusionInpaintPipeline,
+} from './stable_diffusion/pipeline_stable_diffusion_inpaint.js';
+export {
   type EncodePromptOptions,
   StableDiffusionBase,
   type StableDiffusionBaseOptions,
 } from './stable_diffusion/stable_diffusion_base.js';
-export type { StableDiffusionComponents } from './stable_diffusion/stable_diffusion_components.js';
+export type { InputChannels, StableDiffusionComponents } from './stable_diffusion/stable_diffusion_components.js';
 export { TINY_SHAPES } from './tiny_shapes.js';

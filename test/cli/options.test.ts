@@ -1,7 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { Command } from 'commander';
-import { addOptions, OPTIONS, type OptionRow, type OptionValues, optionsFor } from '../../src/cli/options.js';
+import {
+  addOptions,
+  type DrawingCommand,
+  OPTIONS,
+  type OptionRow,
+  type OptionValues,
+  optionsFor,
+} from '../../src/cli/options.js';
 
 /** Without the spaces and dashes that align a table's columns. */
 const plain = (text: string) => text.replace(/ +\|/g, ' |').replace(/-+ \|/g, '- |');
@@ -18,7 +25,7 @@ function markdownTable(): string {
 }
 
 /** What the parser makes of a command line. */
-function parse(command: 'txt2img' | 'img2img', ...args: string[]): OptionValues {
+function parse(command: DrawingCommand, ...args: string[]): OptionValues {
   const parser = new Command().exitOverride();
   addOptions(parser, command);
   parser.parse(args, { from: 'user' });
@@ -47,9 +54,16 @@ describe('the options of the command line', () => {
   });
 
   test('img2img has a picture to begin with, and no size of its own', () => {
-    expect(optionsFor('call', parse('img2img', '--image', 'a.png'))).toMatchObject({ image: 'a.png', strength: 0.8 });
+    expect(optionsFor('call', parse('img2img', '--image', 'a.png'))).toMatchObject({ image: 'a.png' });
     expect(() => parse('img2img')).toThrow(/--image/);
     expect(() => parse('img2img', '--image', 'a.png', '--width', '8')).toThrow(/--width/);
     expect(() => parse('txt2img', '--image', 'a.png')).toThrow(/--image/);
+  });
+
+  test('inpaint has a picture, a mask and a size', () => {
+    const given = parse('inpaint', '--image', 'a.png', '--mask', 'b.png', '--width', '8', '--padding-mask-crop', '4');
+    const expected = { image: 'a.png', maskImage: 'b.png', width: 8, paddingMaskCrop: 4 };
+    expect(optionsFor('call', given)).toMatchObject(expected);
+    expect(() => parse('inpaint', '--image', 'a.png')).toThrow(/--mask/);
   });
 });

@@ -252,6 +252,23 @@ describe('other commands', () => {
     expect(second!.equals(first!)).toBe(false);
   });
 
+  test('inpaint draws what a mask says anew, and --from draws it again', async () => {
+    const mask = Buffer.alloc(64 * 64).fill(255, 64 * 32);
+    const raw = { width: 64, height: 64, channels: 1 as const };
+    await sharp(mask, { raw }).toFile(join(dir, 'mask.png'));
+    const pictures = ['--image', 'first.png', '--mask', 'mask.png'];
+    const crop = ['--padding-mask-crop', '2', '--width', '32', '--height', '32', '--steps', '2'];
+    const out = (name: string) => ['--quiet', '--out', name];
+    const drawn = await runCli(['inpaint', 'a star', ...pictures, ...crop, ...out('part.png'), ...WASM], { cwd: dir });
+    expect(drawn).toMatchObject({ code: 0, stderr: '' });
+    const [first, part] = await Promise.all(['first', 'part'].map((name) => pixelsOf(join(dir, `${name}.png`))));
+    expect(part!.subarray(0, 64 * 32 * 3).equals(first!.subarray(0, 64 * 32 * 3))).toBe(true);
+    expect(part!.equals(first!)).toBe(false);
+    const again = await runCli(['inpaint', ...pictures, '--from', 'part.png', ...out('again.png')], { cwd: dir });
+    expect(again).toMatchObject({ code: 0, stderr: '' });
+    expect((await pixelsOf(join(dir, 'again.png'))).equals(part!)).toBe(true);
+  });
+
   test('a word that is a command can be drawn, too', async () => {
     const args = ['txt2img', 'doctor', '--steps', '1', '--seed', '1', '--quiet', ...WASM];
     expect(await runCli(args, { cwd: dir })).toMatchObject({ code: 0, stdout: 'doctor.png\n' });

@@ -12,6 +12,7 @@ import {
   applyRedrawing,
   redraw,
   StableDiffusionImg2ImgPipeline,
+  StableDiffusionInpaintPipeline,
   StableDiffusionPipeline,
   withInputs,
 } from '../../src/pipelines/index.js';
@@ -26,22 +27,29 @@ const { sd15 } = JSON.parse(metadata.kinds!) as Record<string, PipelineConfigs>;
 let dir: string;
 let pipe: StableDiffusionPipeline;
 let img2img: StableDiffusionImg2ImgPipeline;
+let inpaint: StableDiffusionInpaintPipeline;
 /** The same checkpoint, as another program loads it. */
 let others: {
   StableDiffusionPipeline: StableDiffusionPipeline;
   StableDiffusionImg2ImgPipeline: StableDiffusionImg2ImgPipeline;
+  StableDiffusionInpaintPipeline: StableDiffusionInpaintPipeline;
 };
 let picture: string;
+let mask: string;
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'tfjs-diffusers-'));
   await writeCheckpoint(dir, sd15!);
   pipe = await StableDiffusionPipeline.fromPretrained(dir, { backend: 'wasm' });
   img2img = await StableDiffusionImg2ImgPipeline.fromPretrained(dir);
+  inpaint = await StableDiffusionInpaintPipeline.fromPretrained(dir);
   others = {
     StableDiffusionPipeline: await StableDiffusionPipeline.fromPretrained(dir),
     StableDiffusionImg2ImgPipeline: await StableDiffusionImg2ImgPipeline.fromPretrained(dir),
+    StableDiffusionInpaintPipeline: await StableDiffusionInpaintPipeline.fromPretrained(dir),
   };
+  mask = join(dir, 'mask.png');
+  await sharp(Buffer.alloc(256).fill(255, 80, 200), { raw: { width: 16, height: 16, channels: 1 } }).toFile(mask);
   picture = join(dir, 'a picture, of noise.png');
   const data = Uint8Array.from({ length: 16 * 16 * 3 }, (_, i) => (i * 37) % 251);
   await sharp(data, { raw: { width: 16, height: 16, channels: 3 } })
@@ -50,7 +58,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  for (const loaded of [pipe, img2img, ...Object.values(others)]) {
+  for (const loaded of [pipe, img2img, inpaint, ...Object.values(others)]) {
     loaded.dispose();
   }
   await rm(dir, { recursive: true });
@@ -171,6 +179,9 @@ const OPTIONS: Record<string, object | string> = {
   width: { width: 24 },
   strength: { strength: 0.5 },
   image: { strength: 1 },
+  maskImage: {},
+  maskedImageLatents: 'a tensor',
+  paddingMaskCrop: { paddingMaskCrop: 1 },
   callbackOnStepEnd: { callbackOnStepEnd: ({ step }: { step: number }) => ({ stop: step === 1 }) },
   latents: 'a tensor',
   promptEmbeds: 'a tensor',
@@ -183,26 +194,30 @@ const OPTIONS: Record<string, object | string> = {
 
 /** Draws with one option; the pipeline's own scheduler is back afterwards. */
 async function drawWith(
-  drawer: StableDiffusionPipeline | StableDiffusionImg2ImgPipeline,
+  drawer: StableDiffusionPipeline | StableDiffusionImg2ImgPipeline | StableDiffusionInpaintPipeline,
   row: { scheduler?: string; generator?: () => TorchGenerator },
 ): Promise<GeneratedImage[]> {
   const { scheduler, generator, ...options } = row;
   const own = drawer.scheduler;
   drawer.scheduler = scheduler ? createScheduler(scheduler, own.config) : own;
   const { height, width, ...rest } = SMALL;
-  const start = drawer instanceof StableDiffusionImg2ImgPipeline ? { image: picture } : { height, width };
-  const given = { ...rest, ...start, ...options, ...(generator ? { generator: generator() } : {}) };
+  const starts = new Map<object, object>([
+    [pipe, { height, width }],
+    [img2img, { image: picture }],
+    [inpaint, { image: picture, maskImage: mask, strength: 0.7, height, width }],
+  ]);
+  const given = { ...rest, ...starts.get(drawer), ...options, ...(generator ? { generator: generator() } : {}) };
   const { images } = await drawer.run('a (red:1.4) circle', given as never).finally(() => {
     drawer.scheduler = own;
   });
   return images;
 }
 
-test.each(['text', 'image'])(
+test.each(['text', 'image', 'masked image'])(
   'every option of %s to picture is in the metadata, which draws the picture again',
   async (from) => {
-    const drawer = from === 'text' ? pipe : img2img;
-    const files = from === 'text' ? [] : [picture];
+    const drawer = { text: pipe, image: img2img, 'masked image': inpaint }[from]!;
+    const files = { text: [], image: [picture], 'masked image': [picture, mask] }[from]!;
     const plain = (await drawWith(drawer, {}))[0]!;
     for (const name of Object.keys(Reflect.get(drawer, 'checks') as object)) {
       const row = OPTIONS[name];
@@ -211,7 +226,7 @@ test.each(['text', 'image'])(
       }
       if (typeof row === 'object') {
         const images = await drawWith(drawer, row);
-        if (!['image', 'height', 'width', 'numImagesPerPrompt'].includes(name)) {
+        if (!['image', 'maskImage', 'height', 'width', 'numImagesPerPrompt'].includes(name)) {
           expect({ name, same: Buffer.compare(images[0]!.data, plain.data) === 0 }).toEqual({ name, same: false });
         }
         await expectRedrawn(images, files);

@@ -1,6 +1,5 @@
 """Small pipelines of Python diffusers, with weights that generated_weights.py describes, and what a call of one computes."""
 
-import functools
 import json
 
 import diffusers
@@ -38,6 +37,8 @@ TEXT = dict(
     eos_token_id=657,
 )
 END = "<|endoftext|>"
+# arguments that are tensors or pictures
+TENSORS = ["prompt_embeds", "negative_prompt_embeds", "latents", "image", "mask_image", "masked_image_latents"]
 
 # diffusers' clip_skip expects the layers of transformers' text encoder where they were before its release 5
 if not hasattr(CLIPTextModel, "text_model"):
@@ -78,9 +79,17 @@ def picture(seed, height, width):
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
+def mask(height, width, top, bottom, left, right):
+    """A mask of 8-bit grey, [height, width, 1]: white in the given rows and columns, with a grey edge."""
+    pixels = np.zeros((height, width, 1), np.uint8)
+    pixels[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = 90
+    pixels[top:bottom, left:right] = 255
+    return pixels
+
+
 def watch(pipe, kept):
-    """Keeps the first call of the UNet and the latents of every step in `kept`."""
-    forward, step = pipe.unet.forward, pipe.scheduler.step
+    """Keeps the first call of the UNet in `kept`."""
+    forward = pipe.unet.forward
 
     def watched_forward(sample, timestep, *rest, **kw):
         out = forward(sample, timestep, *rest, **kw)
@@ -88,24 +97,32 @@ def watch(pipe, kept):
         kept.setdefault("text_embeds", kw["encoder_hidden_states"])
         return out
 
-    @functools.wraps(step)
-    def watched_step(model_output, t, sample, *rest, **kw):
-        out = step(model_output, t, sample, *rest, **kw)
-        kept.setdefault("latents", []).append(out[0])
-        return out
+    pipe.unet.forward = watched_forward
 
-    pipe.unet.forward, pipe.scheduler.step = watched_forward, watched_step
+
+def keeping(kept, callback):
+    """A callback that keeps the latents of every step in `kept`, before the case's own callback."""
+
+    def keep(pipe, step, timestep, kwargs):
+        kept.setdefault("latents", []).append(kwargs["latents"])
+        return callback(pipe, step, timestep, kwargs) if callback else {}
+
+    return keep
 
 
 def given(args, kept):
-    """The arguments of a call; [shape, seed] stands for normal numbers, {"picture": [seed, h, w]} for a picture."""
+    """
+    The arguments of a call; [shape, seed] stands for normal numbers, {"picture": [[seed, h, w], ...]} for pictures and
+    {"mask": [[h, w, top, bottom, left, right], ...]} for masks.
+    """
     call = dict(args)
-    for key in ("prompt_embeds", "negative_prompt_embeds", "latents", "image"):
+    for key in TENSORS:
         value = call.get(key)
         if isinstance(value, dict):
-            pixels = [picture(*p) for p in value["picture"]]
-            kept["given_image"] = torch.from_numpy(np.stack(pixels))
-            call[key] = [Image.fromarray(p) for p in pixels]
+            pixels = [picture(*p) for p in value.get("picture", [])] + [mask(*m) for m in value.get("mask", [])]
+            kept["given_" + key] = torch.from_numpy(np.stack(pixels))
+            images = [Image.fromarray(p.squeeze()) for p in pixels]
+            call[key] = images[0] if len(images) == 1 else images
         elif value is not None:
             shape, seed = value
             kept["given_" + key] = call[key] = randn(seed, *shape)
@@ -125,8 +142,12 @@ def run(pipe, settings, args):
     seeds = call.pop("seed")
     generators = [torch.Generator("cpu").manual_seed(s) for s in np.atleast_1d(seeds).tolist()]
     generator = generators if isinstance(seeds, list) else generators[0]
-    images = pipe(call.pop("prompt", None), generator=generator, output_type="np", **call).images
+    callback = keeping(kept, call.pop("callback_on_step_end", None))
+    output_type = "pil" if "padding_mask_crop" in call else "np"
+    images = pipe(call.pop("prompt", None), generator=generator, output_type=output_type, callback_on_step_end=callback, **call).images
     kept["latents"] = torch.stack(kept["latents"])
+    if output_type == "pil":
+        images = np.stack([np.asarray(image, np.float32) / 255 for image in images])
     kept["image"] = torch.from_numpy(images).permute(0, 3, 1, 2)
     return {k: v if v.dtype == torch.uint8 else v.detach().float() for k, v in kept.items()}
 

@@ -11,6 +11,7 @@ import {
   type PreviewSetting,
   randomSeed,
   StableDiffusionImg2ImgPipeline,
+  StableDiffusionInpaintPipeline,
   StableDiffusionPipeline,
 } from '../../pipelines/index.js';
 import { createScheduler, findScheduler } from '../../schedulers/index.js';
@@ -25,8 +26,12 @@ import { versions } from '../package_info.js';
 import { PreviewFile } from '../preview_file.js';
 import { formatSeconds, type ProgressDisplay } from '../progress.js';
 
-const PIPELINES = { txt2img: StableDiffusionPipeline, img2img: StableDiffusionImg2ImgPipeline };
-type Pipeline = StableDiffusionPipeline | StableDiffusionImg2ImgPipeline;
+const PIPELINES = {
+  txt2img: StableDiffusionPipeline,
+  img2img: StableDiffusionImg2ImgPipeline,
+  inpaint: StableDiffusionInpaintPipeline,
+};
+type Pipeline = InstanceType<(typeof PIPELINES)[DrawingCommand]>;
 
 const seconds = (since: number) => (performance.now() - since) / 1000;
 

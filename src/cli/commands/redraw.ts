@@ -8,6 +8,7 @@ import {
   type Redrawing,
   redraw,
   StableDiffusionImg2ImgPipeline,
+  StableDiffusionInpaintPipeline,
   StableDiffusionPipeline,
   withInputs,
 } from '../../pipelines/index.js';
@@ -18,13 +19,15 @@ import { outputPaths } from '../output_paths.js';
 import type { ProgressDisplay } from '../progress.js';
 
 const PIPELINES = Object.fromEntries(
-  [StableDiffusionPipeline, StableDiffusionImg2ImgPipeline, LatentConsistencyModelPipeline].map((Pipeline) => [
-    Pipeline.className,
-    Pipeline,
-  ]),
+  [
+    StableDiffusionPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    LatentConsistencyModelPipeline,
+  ].map((Pipeline) => [Pipeline.className, Pipeline]),
 );
 
-/** Draws the picture `--from` again, with the checkpoint `--model`, the picture `--image` that it began with and the LoRAs `--lora`. */
+/** Draws the picture `--from` again: checkpoint `--model`, pictures `--image` and `--mask` that it began with, LoRAs `--lora`. */
 export async function redrawPicture(
   values: CommandValues,
   display: ProgressDisplay,
@@ -48,12 +51,13 @@ export async function redrawPicture(
 }
 
 /** @throws InvalidArgumentError for a file without settings, NotReproducibleError for what cannot be drawn again */
-async function readRedrawing({ from, image }: CommandValues): Promise<Redrawing> {
+async function readRedrawing({ from, image, mask }: CommandValues): Promise<Redrawing> {
   const text = await readParameters(from!);
   if (text === undefined) {
     throw new InvalidArgumentError(`[--from] '${from}' carries no settings`);
   }
-  return withInputs(redraw(text), image === undefined ? [] : [image]);
+  const files = [image, mask].filter((file) => file !== undefined);
+  return withInputs(redraw(text), files);
 }
 
 async function load(

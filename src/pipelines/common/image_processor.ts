@@ -175,7 +175,7 @@ function checkPixels(width: number, height: number, got: string): void {
 }
 
 /** Brings a picture to a size, as diffusers' resize, _resize_and_crop and _resize_and_fill do. */
-function resize(picture: PixelArray, width: number, height: number, mode: ResizeMode): PixelArray {
+export function resize(picture: PixelArray, width: number, height: number, mode: ResizeMode): PixelArray {
   if (mode === 'default') {
     return resample(picture, width, height);
   }
@@ -209,7 +209,7 @@ function repeatEdges(canvas: PixelArray, inner: PixelArray, left: number, top: n
   }
 }
 
-async function pixelsOf(image: ImageInput): Promise<PixelArray> {
+export async function pixelsOf(image: ImageInput): Promise<PixelArray> {
   if (is.string(image) || image instanceof Uint8Array) {
     return readImage(image);
   }

@@ -17,6 +17,7 @@ import {
 import { fixOutdatedConfig } from './outdated_configs.js';
 import {
   checkFit,
+  type InputChannels,
   STABLE_DIFFUSION_COMPONENTS,
   type StableDiffusionComponents,
 } from './stable_diffusion_components.js';
@@ -59,10 +60,10 @@ export abstract class StableDiffusionBase<O extends StableDiffusionBaseOptions> 
    * @param Pipeline the class that saving and messages name
    * @throws InvalidArgumentError for components of other classes, ConfigError for such that cannot work together
    */
-  constructor(components: StableDiffusionComponents, Pipeline: { className: string }) {
+  constructor(components: StableDiffusionComponents, Pipeline: { className: string; inputChannels?: InputChannels }) {
     super(components, STABLE_DIFFUSION_COMPONENTS, Pipeline.className);
     this.ownTokenizer = asTokenizer(components.tokenizer);
-    checkFit(components);
+    checkFit(components, Pipeline.inputChannels);
     fixOutdatedConfig(components.scheduler);
   }
 

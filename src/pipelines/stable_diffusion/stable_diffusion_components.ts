@@ -45,8 +45,16 @@ export const STABLE_DIFFUSION_COMPONENTS: ComponentTable<StableDiffusionComponen
   imageEncoder: unused('image_encoder'),
 };
 
+/** How many input channels a pipeline's UNet can have, of the latent channels; those beside the latents are conditions. */
+export type InputChannels = (latentChannels: number) => readonly number[];
+
+/** The latents alone. */
+const latentsAlone: InputChannels = (latents) => [latents];
+/** The latents alone, or a mask and the masked picture's latents beside them. */
+export const withMask: InputChannels = (latents) => [latents, 2 * latents + 1];
+
 /** @throws ConfigError for parts that cannot work together */
-export function checkFit({ textEncoder, unet, vae }: StableDiffusionComponents): void {
+export function checkFit({ textEncoder, unet, vae }: StableDiffusionComponents, channels?: InputChannels): void {
   const { hiddenSize } = textEncoder.parsed;
   const crossAttentionDim = unet.parsed.crossAttentionDim[0];
   if (hiddenSize !== crossAttentionDim) {
@@ -55,10 +63,21 @@ export function checkFit({ textEncoder, unet, vae }: StableDiffusionComponents):
         'they come from different checkpoints',
     );
   }
-  if (unet.parsed.inChannels !== vae.parsed.latentChannels) {
+  checkInputChannels(unet, vae, channels);
+}
+
+/** @throws ConfigError for a UNet that draws in another way */
+export function checkInputChannels(
+  unet: UNet2DConditionModel,
+  vae: Autoencoder,
+  channels: InputChannels = latentsAlone,
+): void {
+  const { inChannels } = unet.parsed;
+  const expected = channels(vae.parsed.latentChannels);
+  if (!expected.includes(inChannels)) {
     throw new ConfigError(
-      'this task needs a UNet with as many input channels as the VAE has latent channels ' +
-        `(${vae.parsed.latentChannels}), got ${unet.parsed.inChannels}: this is a checkpoint for another task`,
+      `this task needs a UNet with ${expected.join(' or ')} input channels (the VAE has ` +
+        `${vae.parsed.latentChannels} latent channels), got ${inChannels}: this is a checkpoint for another task`,
     );
   }
 }

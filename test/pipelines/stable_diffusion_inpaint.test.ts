@@ -1,0 +1,4 @@
+import { StableDiffusionInpaintPipeline } from '../../src/pipelines/index.js';
+import { comparePipeline } from '../support/compare_pipeline.js';
+
+comparePipeline('test/fixtures/pipeline_inpaint.safetensors', StableDiffusionInpaintPipeline);
