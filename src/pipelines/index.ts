@@ -16,7 +16,7 @@ export {
   type LoopStep,
   runLoop,
 } from './common/denoising_loop.js';
-export { type DenoisingOptions, DenoisingPipeline } from './common/denoising_pipeline.js';
+export { type DenoisingComponents, type DenoisingOptions, DenoisingPipeline } from './common/denoising_pipeline.js';
 export { DiffusionPipeline, type LoadedPipeline, type WithScheduler } from './common/diffusion_pipeline.js';
 export type { RecordedPipeline, SchedulerSettings, VaeSettings } from './common/generation_metadata.js';
 export {
@@ -50,6 +50,7 @@ export type {
   LoopOptions,
   Output,
   OutputType,
+  Previewer,
   PreviewSetting,
   SizeOptions,
   StepChanges,
