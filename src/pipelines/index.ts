@@ -14,6 +14,7 @@ export {
   type DenoisingLoop,
   denoisingLoop,
   type LoopStep,
+  type Previewer,
   runLoop,
 } from './common/denoising_loop.js';
 export { type DenoisingComponents, type DenoisingOptions, DenoisingPipeline } from './common/denoising_pipeline.js';
@@ -50,7 +51,6 @@ export type {
   LoopOptions,
   Output,
   OutputType,
-  Previewer,
   PreviewSetting,
   SizeOptions,
   StepChanges,
