@@ -10,6 +10,8 @@ export {
 } from './blocks/basic_transformer_block.js';
 export { FeedForward } from './blocks/feed_forward.js';
 export type { ResnetBlock2D, ResnetConfig } from './blocks/resnet.js';
+export { type ControlNetInputs, ControlNetModel, type ControlNetOutput } from './controlnets/controlnet.js';
+export { MultiControlNetModel } from './controlnets/multicontrolnet.js';
 export {
   type ConfigJson,
   type FromConfigOptions,

@@ -1,4 +1,4 @@
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { TensorContainer } from '@tensorflow/tfjs-core';
 import { files } from '#platform';
 import {
   type AttentionLayer,
@@ -272,7 +272,7 @@ export abstract class Model {
   }
 
   /** Runs a forward pass whose weights are in memory. */
-  protected runPass<S extends ForwardState, T extends Tensor>(create: () => ForwardPass<S, T>): T {
+  protected runPass<S extends ForwardState, T extends TensorContainer>(create: () => ForwardPass<S, T>): T {
     if (this.sequentialOffload && this.store) {
       throw new InvalidArgumentError(
         `[${this.constructor.name}] blocks are read from files one at a time: await predict(...) instead of forward(...)`,
@@ -282,7 +282,9 @@ export abstract class Model {
   }
 
   /** Runs a forward pass; with sequential offload it waits for the weights of each block. */
-  protected runOrAwaitPass<S extends ForwardState, T extends Tensor>(create: () => ForwardPass<S, T>): T | Promise<T> {
+  protected runOrAwaitPass<S extends ForwardState, T extends TensorContainer>(
+    create: () => ForwardPass<S, T>,
+  ): T | Promise<T> {
     return this.sequentialOffload && this.store
       ? runPassInBlocks(create, this.store, (block) => this.parametersOf(block))
       : runPass(create);

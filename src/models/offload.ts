@@ -1,4 +1,4 @@
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor, TensorContainer } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import type { PhysicalType } from '../backends/types.js';
 import type { StateDict } from '../loaders/state_dict.js';
@@ -75,7 +75,7 @@ export interface ForwardStep<S extends ForwardState> {
 }
 
 /** A forward pass in steps, so that weights can be exchanged between them. */
-export interface ForwardPass<S extends ForwardState, T extends Tensor> {
+export interface ForwardPass<S extends ForwardState, T extends TensorContainer> {
   /** Tensors that the steps use and that are the pass's own. */
   readonly owned: readonly Tensor[];
   readonly start: S;
@@ -91,7 +91,7 @@ function advance<S extends ForwardState>(state: S, step: ForwardStep<S>): S {
 }
 
 /** Runs a pass whose weights are all in memory. */
-export function runPass<S extends ForwardState, T extends Tensor>(create: () => ForwardPass<S, T>): T {
+export function runPass<S extends ForwardState, T extends TensorContainer>(create: () => ForwardPass<S, T>): T {
   return tf.tidy(() => {
     const { start, steps, finish } = create();
     return finish(steps.reduce(advance, start));
@@ -99,7 +99,7 @@ export function runPass<S extends ForwardState, T extends Tensor>(create: () => 
 }
 
 /** Runs a pass that waits for the weights of each block; only those of the block at work are in memory. */
-export async function runPassInBlocks<S extends ForwardState, T extends Tensor>(
+export async function runPassInBlocks<S extends ForwardState, T extends TensorContainer>(
   create: () => ForwardPass<S, T>,
   store: WeightStore,
   parametersOf: (block: string) => readonly Parameter[],
@@ -118,7 +118,7 @@ export async function runPassInBlocks<S extends ForwardState, T extends Tensor>(
 }
 
 /** A pass whose own tensors outlive the tidy that makes it. */
-function kept<S extends ForwardState, T extends Tensor>(create: () => ForwardPass<S, T>): ForwardPass<S, T> {
+function kept<S extends ForwardState, T extends TensorContainer>(create: () => ForwardPass<S, T>): ForwardPass<S, T> {
   const passes: ForwardPass<S, T>[] = [];
   tf.tidy(() => {
     passes.push(create());
