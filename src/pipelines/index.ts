@@ -65,6 +65,16 @@ export {
   redraw,
   withInputs,
 } from './common/redraw.js';
+export type { ControlNetOptions, ControlPictures } from './controlnet/control.js';
+export type { ControlNets, StableDiffusionControlNetComponents } from './controlnet/controlnet_components.js';
+export {
+  type StableDiffusionControlNetOptions,
+  StableDiffusionControlNetPipeline,
+} from './controlnet/pipeline_controlnet.js';
+export {
+  type StableDiffusionControlNetImg2ImgOptions,
+  StableDiffusionControlNetImg2ImgPipeline,
+} from './controlnet/pipeline_controlnet_img2img.js';
 export {
   type LatentConsistencyModelOptions,
   LatentConsistencyModelPipeline,

@@ -5,7 +5,7 @@ import json
 import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from generated_weights import fill, generated, randn
 from PIL import Image
 from safetensors.torch import save_file
@@ -38,7 +38,7 @@ TEXT = dict(
 )
 END = "<|endoftext|>"
 # arguments that are tensors or pictures
-TENSORS = ["prompt_embeds", "negative_prompt_embeds", "latents", "image", "mask_image", "masked_image_latents"]
+TENSORS = ["prompt_embeds", "negative_prompt_embeds", "latents", "image", "control_image", "mask_image", "masked_image_latents"]
 
 # diffusers' clip_skip expects the layers of transformers' text encoder where they were before its release 5
 if not hasattr(CLIPTextModel, "text_model"):
@@ -52,13 +52,24 @@ def text_encoder(config):
     return model
 
 
+def controlnet(config):
+    """A ControlNet, or a list of them, as `config` is."""
+    if isinstance(config, list):
+        return [controlnet(each) for each in config]
+    net = ControlNetModel(**config).eval()
+    fill(net)
+    return net
+
+
 def pipeline(kind, tokenizer, name="StableDiffusionPipeline"):
     """A pipeline of class `name` with the components that `kind` configures."""
     scheduler = dict(kind["scheduler"])
     unet = UNet2DConditionModel(**kind["unet"]).eval()
     vae = AutoencoderKL(**kind["vae"]).eval()
     fill(unet), fill(vae)
+    extra = {"controlnet": controlnet(kind["controlnet"])} if "controlnet" in kind else {}
     return getattr(diffusers, name)(
+        **extra,
         unet=unet,
         vae=vae,
         text_encoder=text_encoder(kind["text_encoder"]),

@@ -2,7 +2,7 @@ import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { encodeFromFloat32 } from '../../src/loaders/safetensors/number_formats.js';
 import { type SafetensorsEntry, writeSafetensors } from '../../src/loaders/safetensors/writer.js';
-import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../src/models/index.js';
+import { AutoencoderKL, CLIPTextModel, ControlNetModel, UNet2DConditionModel } from '../../src/models/index.js';
 import { generatedState } from './generated_weights.js';
 
 /** Configurations of the components of a pipeline, and the tokenizer's padding. */
@@ -11,18 +11,25 @@ export interface PipelineConfigs {
   vae: Record<string, unknown>;
   text_encoder: Record<string, unknown>;
   scheduler: Record<string, unknown>;
+  /** One ControlNet, or several. */
+  controlnet?: Record<string, unknown> | Record<string, unknown>[];
   pad: string;
 }
 
 export type WeightDtype = 'F32' | 'F16' | 'BF16';
 
-const CLASSES = { unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel };
-export type ModelName = keyof typeof CLASSES;
-export const MODEL_NAMES = Object.keys(CLASSES) as ModelName[];
+const CLASSES = {
+  unet: UNet2DConditionModel,
+  vae: AutoencoderKL,
+  text_encoder: CLIPTextModel,
+  controlnet: ControlNetModel,
+};
+export type ModelName = Exclude<keyof typeof CLASSES, 'controlnet'>;
+export const MODEL_NAMES: ModelName[] = ['unet', 'vae', 'text_encoder'];
 
 /** The weights of a component as entries of a safetensors file. */
 export function weightEntries(
-  component: ModelName,
+  component: keyof typeof CLASSES,
   config: Record<string, unknown>,
   dtype: WeightDtype = 'F32',
 ): SafetensorsEntry[] {
@@ -36,7 +43,7 @@ export function weightEntries(
 }
 
 /** File name of a component's weights. */
-export function weightsFile(component: ModelName, variant?: string): string {
+export function weightsFile(component: keyof typeof CLASSES, variant?: string): string {
   return `${CLASSES[component].weightsName}.${variant ? `${variant}.` : ''}safetensors`;
 }
 
@@ -64,7 +71,16 @@ export async function writeCheckpoint(
     const path = join(dir, component, weightsFile(component, options.variant));
     await writeSafetensors(path, weightEntries(component, configs[component], options.dtype));
   }
+  const controlnets = [configs.controlnet ?? []].flat();
+  for (const [i, config] of controlnets.entries()) {
+    const folder = join(dir, i === 0 ? 'controlnet' : `controlnet_${i}`);
+    await mkdir(folder, { recursive: true });
+    await writeObject(join(folder, 'config.json'), config);
+    await writeSafetensors(join(folder, weightsFile('controlnet')), weightEntries('controlnet', config));
+  }
+  const controlnet = controlnets.length > 1 ? 'MultiControlNetModel' : 'ControlNetModel';
   await writeObject(join(dir, 'model_index.json'), {
+    ...(controlnets.length > 0 && { controlnet: ['diffusers', controlnet] }),
     _class_name: 'StableDiffusionPipeline',
     scheduler: ['diffusers', configs.scheduler._class_name],
     text_encoder: ['transformers', 'CLIPTextModel'],

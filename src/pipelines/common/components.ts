@@ -6,7 +6,8 @@ import { type PhysicalType, supportsPhysicalTypes } from '../../backends/types.j
 import { ConfigReader, readJson, readJsonObject, writeJson } from '../../config/config.js';
 import { ConfigError, DownloadError } from '../../errors.js';
 import { type DownloadProgress, type ResolveOptions, resolvePretrained } from '../../loaders/hub/hub.js';
-import { checkSaveOptions, type SaveOptions } from '../../models/model.js';
+import { MultiControlNetModel } from '../../models/index.js';
+import { checkSaveOptions, Model, type SaveOptions } from '../../models/model.js';
 import { type SchedulerConfigJson, SchedulerMixin, schedulerFromConfig } from '../../schedulers/index.js';
 import { checkAborted, expectThat, invalid, is } from '../../utils/check.js';
 import { warn } from '../../utils/logging.js';
@@ -333,6 +334,16 @@ function usableType(dtype: PhysicalType): PhysicalType {
     return 'float32';
   }
   return dtype;
+}
+
+/** The models among components, by name; those of a MultiControlNetModel are 'controlnet', 'controlnet_1', ... */
+export function modelsOf(components: object): [name: string, model: Model][] {
+  return Object.entries(components).flatMap(([name, part]): [string, Model][] => {
+    if (part instanceof MultiControlNetModel) {
+      return part.nets.map((net, i) => [i === 0 ? name : `${name}_${i}`, net]);
+    }
+    return part instanceof Model ? [[name, part]] : [];
+  });
 }
 
 /** Frees what holds memory among components. */

@@ -4,7 +4,7 @@ import { restartTokenMerging } from '../../attention/index.js';
 import { synchronize } from '../../backends/traits.js';
 import type { GeneratedImage } from '../../images/index.js';
 import type { InputFile } from '../../images/read_image.js';
-import type { Autoencoder, UNet2DConditionModel, UNetInputs } from '../../models/index.js';
+import type { Autoencoder, DownPathResiduals, Model, UNet2DConditionModel } from '../../models/index.js';
 import { timestepEmbedding } from '../../ops/index.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
 import { checkAborted } from '../../utils/check.js';
@@ -82,6 +82,15 @@ export interface Start {
   mix?: DenoisingLoop<Tensor4D>['mix'];
   /** What a branch is told beside the text: new tensors. */
   conditions?: (branch: Branch) => Partial<ConditioningTensors>;
+  /** What other networks add to the UNet's states at a step: new tensors. */
+  residuals?: (
+    latents: Tensor4D,
+    timestep: number,
+    conditions: Conditions,
+    step: LoopStep,
+  ) => Promise<DownPathResiduals>;
+  /** Models beside the UNet that work during the loop. */
+  models?: readonly Model[];
   /** What the functions here compute with; freed after the loop. */
   owned?: Tensor[];
   /** What becomes of each picture in the end. */
@@ -93,6 +102,11 @@ export interface CallDefaults {
   numInferenceSteps: number;
   guidanceScale: number;
   strength?: number;
+}
+
+/** Runs `f` with the weights of all these models in memory. */
+function withWeights<T>([first, ...others]: readonly Model[], f: () => Promise<T>): Promise<T> {
+  return first ? first.withWeights(() => withWeights(others, f)) : f();
 }
 
 const seconds = (since: number) => (performance.now() - since) / 1000;
@@ -161,21 +175,22 @@ export abstract class DenoisingPipeline<
   }
 
   /** The UNet's prediction, with all that the conditions hold. */
-  protected async predict(
+  private async predict(
     latents: Tensor4D,
     timestep: number,
-    { encoderHiddenStates, cache, timestepCond, pooled, timeIds, inputChannels }: Conditions,
-    _step: LoopStep,
-    inputs: UNetInputs = {},
+    conditions: Conditions,
+    step: LoopStep,
+    { residuals }: Start,
   ): Promise<Tensor4D> {
+    const { encoderHiddenStates, cache, timestepCond, pooled, timeIds, inputChannels } = conditions;
     const addedCond = pooled && timeIds && { textEmbeds: pooled, timeIds };
+    const added = (await residuals?.(latents, timestep, conditions, step)) ?? {};
     const input = inputChannels ? tf.concat<Tensor4D>([latents, inputChannels as Tensor4D], 3) : latents;
     try {
-      return await this.unet.predict(input, timestep, encoderHiddenStates, {
-        ...{ cache, timestepCond, addedCond },
-        ...inputs,
-      });
+      const inputs = { cache, timestepCond, addedCond, ...added };
+      return await this.unet.predict(input, timestep, encoderHiddenStates, inputs);
     } finally {
+      tf.dispose(Object.values(added as DownPathResiduals).flat() as Tensor[]);
       tf.dispose(input === latents ? [] : input);
     }
   }
@@ -223,9 +238,9 @@ export abstract class DenoisingPipeline<
     const { eta, signal } = options;
     const drawPreview = previewer(this, options.preview);
     const start = await this.start(plan, options);
-    const { latents, mix, finish, owned = [] } = start;
+    const { latents, mix, finish, models = [], owned = [] } = start;
     const combine = this.combine(options);
-    const denoiser = new GuidedDenoiser<Tensor4D>((...call) => this.predict(...call), conditioning, {
+    const denoiser = new GuidedDenoiser<Tensor4D>((...call) => this.predict(...call, start), conditioning, {
       ...options,
       guidanceScale: guidance ? guidanceScale : 1,
       ...{ combine, where },
@@ -234,7 +249,8 @@ export abstract class DenoisingPipeline<
     try {
       conditioning.extend((branch) => this.conditionsOf(branch, plan, start, options));
       const watched = { ...options, drawPreview, callbackOnStepEnd: this.watched(plan, options) };
-      return { latents: await unet.withWeights(() => runLoop(denoisingLoop(loop), watched, steps)), finish };
+      const run = () => runLoop(denoisingLoop(loop), watched, steps);
+      return { latents: await withWeights([unet, ...models], run), finish };
     } catch (error) {
       tf.dispose(latents.isDisposed ? [] : latents);
       throw withPictureAdvice(error, this.vae.scaleFactor);

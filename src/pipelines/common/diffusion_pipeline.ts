@@ -11,7 +11,7 @@ import {
 import type { GeneratedImage } from '../../images/index.js';
 import { isReplacedBySaving } from '../../loaders/checkpoint_files.js';
 import { Autoencoder, CLIPTextModel } from '../../models/index.js';
-import { Model, type SaveOptions } from '../../models/model.js';
+import type { Model, SaveOptions } from '../../models/model.js';
 import type { SchedulerConfigJson, SchedulerMixin } from '../../schedulers/index.js';
 import { AdapterLoader } from './adapter_loader.js';
 import type { Prompt } from './callable.js';
@@ -21,6 +21,7 @@ import {
   disposeAll,
   type FromPretrainedOptions,
   loadComponents,
+  modelsOf,
   saveComponents,
 } from './components.js';
 import type { Check, GenerationOptions, Images, Output, OutputType } from './options.js';
@@ -116,7 +117,7 @@ export abstract class DiffusionPipeline<
 
   /** The components that are models, in the order of their work. */
   get models(): Model[] {
-    return Object.values(this.parts).filter((part) => part instanceof Model);
+    return modelsOf(this.parts).map(([, model]) => model);
   }
 
   /**

@@ -5,9 +5,10 @@ import type { PhysicalType } from '../../backends/types.js';
 import { a1111Parameters, PARAMETERS_KEY, parseParameters } from '../../images/index.js';
 import type { InputFile } from '../../images/read_image.js';
 import { Autoencoder } from '../../models/index.js';
-import { Model } from '../../models/model.js';
+import type { Model } from '../../models/model.js';
 import { createScheduler, findScheduler, type SchedulerMixin } from '../../schedulers/index.js';
 import { loraModels } from './adapter_loader.js';
+import { modelsOf } from './components.js';
 import type { LoadedPipeline } from './diffusion_pipeline.js';
 import { RECORDED_OPTIONS } from './recorded_options.js';
 import { samplerName, scheduleType } from './sampler_names.js';
@@ -71,15 +72,12 @@ export interface RecordedPipeline extends LoadedPipeline {
   components: object;
 }
 
-const modelsOf = (pipe: RecordedPipeline): [name: string, model: Model][] =>
-  Object.entries(pipe.components).filter((entry): entry is [string, Model] => entry[1] instanceof Model);
-
 interface MergingBlock {
   tokenMerging: TokenMerging | null;
 }
 
 const blocksOf = (pipe: RecordedPipeline): readonly MergingBlock[] =>
-  modelsOf(pipe).flatMap(
+  modelsOf(pipe.components).flatMap(
     ([, model]) => (model as { transformerBlocks?: readonly MergingBlock[] }).transformerBlocks ?? [],
   );
 
@@ -91,7 +89,7 @@ export const stringify = (value: unknown): string =>
 export function pipelineSettings(pipe: RecordedPipeline): PipelineSettings {
   const { scheduler } = pipe;
   const { sigma_max: max, sigma_min: min } = scheduler.config as Record<string, unknown>;
-  const models = modelsOf(pipe);
+  const models = modelsOf(pipe.components);
   return {
     className: pipe.className,
     scheduler: schedulerSettings(pipe),
@@ -162,7 +160,7 @@ export function unrecorded(pipe: RecordedPipeline, options: object, fresh: boole
   const tensors = given.map(([name]) => name);
   const merging = new Set(blocksOf(pipe).map(({ tokenMerging }) => JSON.stringify(tokenMerging?.options ?? null)));
   const nameless = loraRecords(loraModels(pipe.components)).some(({ file }) => file === undefined);
-  const changed = nameless || modelsOf(pipe).some(([, model]) => hasOtherChanges(model));
+  const changed = nameless || modelsOf(pipe.components).some(([, model]) => hasOtherChanges(model));
   return new Set([
     ...tensors,
     ...pipe.givenComponents.filter((name) => name !== 'scheduler'),

@@ -46,17 +46,18 @@ export function imageProcessor({ scaleFactor: vaeScaleFactor, parsed }: Autoenco
  * Image to image: latents of the pictures, as many as are drawn, with the noise of the first step (SDEdit, Meng et al.
  * 2021).
  *
+ * @param options.size in pixels that the pictures are brought to; their own unless told
  * @param options.addNoise false: the pictures are latents in the middle of a run already, and are taken as they are
  */
 export async function startFromImage(
   pipe: StartingPipeline,
   plan: Plan,
   image: Pictures,
-  { addNoise = true }: { addNoise?: boolean } = {},
+  { addNoise = true, size = {} }: { addNoise?: boolean; size?: { height?: number; width?: number } } = {},
 ): Promise<Start> {
   const { vae, scheduler, className } = pipe;
   const { generator } = plan.noise;
-  const pixels = await imageProcessor(vae).preprocess(await readInputs(plan, 'image', image));
+  const pixels = await imageProcessor(vae).preprocess(await readInputs(plan, 'image', image), size);
   try {
     const latents = await vae.withWeights(() =>
       tf.tidy(() => {

@@ -25,6 +25,13 @@ const numbers = (label: string) =>
     read: parseJson,
   });
 
+/** A number, or a list with one for each ControlNet. */
+const numberOrNumbers = (label: string) =>
+  recorded(label, [(value) => is.number(value) || is.numbers(value), 'a number or a list of numbers'], {
+    write: (value) => JSON.stringify(value),
+    read: parseJson,
+  });
+
 /** A number; any other text stays, for the check to refuse. */
 function parseNumber(text: string): number | string {
   return text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text);
@@ -63,6 +70,13 @@ export const RECORDED_OPTIONS: Readonly<Record<string, RecordedOption>> = {
   paddingMaskCrop: recorded('Masked area padding', [is.whole, 'a whole number of pixels']),
   width: recorded('width', COUNT),
   height: recorded('height', COUNT),
+  controlnetConditioningScale: numberOrNumbers('Control weight'),
+  controlGuidanceStart: numberOrNumbers('Control guidance start'),
+  controlGuidanceEnd: numberOrNumbers('Control guidance end'),
+  guessMode: recorded('Control guess mode', [is.boolean, 'true or false'], {
+    write: (value) => (value === true ? 'True' : undefined),
+    read: (text) => (text === 'True' ? true : text),
+  }),
   promptSyntax: recorded('promptSyntax', choice(['diffusers', 'a1111']), { read: (text) => text }),
   crossAttentionKwargs: recorded('crossAttentionKwargs', LORA_SCALE, {
     write: (value) => JSON.stringify(value),

@@ -13,11 +13,11 @@ import { NotReproducibleError } from '../../errors.js';
 import { type ParsedParameters, parseParameters } from '../../images/index.js';
 import { type InputFile, identifyFile } from '../../images/read_image.js';
 import { Autoencoder, type UNet2DConditionModel } from '../../models/index.js';
-import { Model } from '../../models/model.js';
 import { createScheduler, findScheduler, schedulerNames } from '../../schedulers/index.js';
 import { expectThat, is, oneOf } from '../../utils/check.js';
 import { baseName } from '../../utils/paths.js';
 import type { WithLora } from './adapter_loader.js';
+import { modelsOf } from './components.js';
 import type { RecordedPipeline, SchedulerSettings, VaeSettings } from './generation_metadata.js';
 import { type Check, COUNT, checkOptions, type DenoisingStep, NUMBER, SHARE } from './options.js';
 import { parseJson, RECORDED_OPTIONS } from './recorded_options.js';
@@ -51,7 +51,7 @@ export interface Redrawing {
 
 const WHERE = 'redraw';
 /** Options that are pictures. */
-const INPUTS = ['image', 'maskImage'] as const;
+const INPUTS = ['image', 'maskImage', 'controlImage'] as const;
 /** Larger files are refused before they are read. */
 const MAX_FILE_BYTES = 256e6;
 const MAX_LORA_BYTES = 8e9;
@@ -321,7 +321,7 @@ async function readFile(path: string, what: string, maxBytes: number): Promise<U
  */
 export function applyRedrawing(pipe: RecordedPipeline & { unet: UNet2DConditionModel }, redrawing: Redrawing): void {
   const { scheduler, tokenMerging, vae, attention, dtype, pipeline } = redrawing;
-  const models = Object.entries(pipe.components).filter((entry): entry is [string, Model] => entry[1] instanceof Model);
+  const models = modelsOf(pipe.components);
   const [, other] = models.find(([, model]) => model.dtype !== dtype) ?? [];
   if (pipe.className !== pipeline || other) {
     const got = `${pipe.className} in ${other?.dtype ?? dtype}`;

@@ -24,8 +24,11 @@ export class StableDiffusionPipeline<
 > extends StableDiffusionBase<O> {
   static readonly className: string = 'StableDiffusionPipeline';
 
-  /** @param Pipeline the class that saving and messages name */
-  constructor(components: StableDiffusionComponents, Pipeline: { className: string } = StableDiffusionPipeline) {
+  /** @param Pipeline the class that saving and messages name, and its table of components */
+  constructor(
+    components: StableDiffusionComponents,
+    Pipeline: Pick<typeof StableDiffusionPipeline, 'className' | 'componentTable'> = StableDiffusionPipeline,
+  ) {
     super(components, Pipeline);
   }
 

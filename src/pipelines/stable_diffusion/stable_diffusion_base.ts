@@ -3,6 +3,7 @@ import type { CLIPTextModel } from '../../models/index.js';
 import { asTokenizer, type Tokenizer } from '../../tokenizers/index.js';
 import { is } from '../../utils/check.js';
 import type { Prompt } from '../common/callable.js';
+import type { ComponentTable } from '../common/components.js';
 import { Conditioning } from '../common/conditioning.js';
 import { DENOISING_CHECKS, type DenoisingOptions, DenoisingPipeline, type Plan } from '../common/denoising_pipeline.js';
 import { type Checks, COUNT, checkOptions, type GenerationOptions, withoutNulls } from '../common/options.js';
@@ -49,19 +50,22 @@ const ENCODE_PROMPT_CHECKS: Checks<EncodePromptOptions> = {
  * What the pipelines of Stable Diffusion 1.x and 2.x share (Rombach et al. 2022): text, guidance, loop, decoder. A
  * pipeline says where its latents begin. There is no safety checker.
  */
-export abstract class StableDiffusionBase<O extends StableDiffusionBaseOptions> extends DenoisingPipeline<
-  StableDiffusionComponents,
-  O
-> {
-  static readonly componentTable = STABLE_DIFFUSION_COMPONENTS;
+export abstract class StableDiffusionBase<
+  O extends StableDiffusionBaseOptions,
+  C extends StableDiffusionComponents = StableDiffusionComponents,
+> extends DenoisingPipeline<C, O> {
+  static readonly componentTable: ComponentTable<StableDiffusionComponents> = STABLE_DIFFUSION_COMPONENTS;
   private readonly ownTokenizer: Tokenizer;
 
   /**
-   * @param Pipeline the class that saving and messages name
+   * @param Pipeline the class that saving and messages name, and its table of components
    * @throws InvalidArgumentError for components of other classes, ConfigError for such that cannot work together
    */
-  constructor(components: StableDiffusionComponents, Pipeline: { className: string; inputChannels?: InputChannels }) {
-    super(components, STABLE_DIFFUSION_COMPONENTS, Pipeline.className);
+  constructor(
+    components: C,
+    Pipeline: { className: string; componentTable: ComponentTable<C>; inputChannels?: InputChannels },
+  ) {
+    super(components, Pipeline.componentTable, Pipeline.className);
     this.ownTokenizer = asTokenizer(components.tokenizer);
     checkFit(components, Pipeline.inputChannels);
     fixOutdatedConfig(components.scheduler);
