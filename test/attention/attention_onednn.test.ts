@@ -12,8 +12,9 @@ import { measurePeak } from '../../src/backends/peak_memory.js';
 import { freeMemory } from '../../src/backends/traits.js';
 import { OutOfMemoryError } from '../../src/errors.js';
 import { Weights } from '../../src/nn/index.js';
-import { hasNative, startNative } from '../backends/support.js';
+import { startNative } from '../backends/support.js';
 import { relativeL2 } from '../support/compare.js';
+import { nativeSuite } from '../support/native.js';
 import { type LayerShape, randomOperands, randomProjections } from './support.js';
 
 const settings: AttentionOptions[] = [
@@ -39,7 +40,7 @@ const shapes: LayerShape[] = [
 const label = ({ freeMemory: free, ...rest }: AttentionOptions) =>
   JSON.stringify(rest) + (free ? ', little memory' : '');
 
-(hasNative ? describe : describe.skip)('attention on the onednn backend', () => {
+nativeSuite('attention on the onednn backend', () => {
   let backend: NativeBackend;
   beforeAll(async () => {
     backend = await startNative();

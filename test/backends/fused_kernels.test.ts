@@ -1,4 +1,4 @@
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import type { NativeBackend } from '../../src/backends/native/backend.js';
 import type { PhysicalType } from '../../src/backends/types.js';
@@ -12,11 +12,10 @@ import {
   timestepEmbedding,
 } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
-import { BOUND, hasNative, type Impl, NATIVE_BACKEND, numbers, startNative, TYPES } from './support.js';
+import { NATIVE_BACKEND, nativeSuite } from '../support/native.js';
+import { BOUND, type Impl, numbers, startNative, TYPES } from './support.js';
 
-const suite = hasNative ? describe : describe.skip;
-
-suite(`fused kernels of ${NATIVE_BACKEND} equal their composed twins`, () => {
+nativeSuite(`fused kernels of ${NATIVE_BACKEND} equal their composed twins`, () => {
   let backend: NativeBackend;
   beforeAll(async () => {
     backend = await startNative();

@@ -1,4 +1,4 @@
-import { afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeAll, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { describeBackends, pickBackend } from '../../src/backends/index.js';
 import type { NativeBackend } from '../../src/backends/native/backend.js';
@@ -6,9 +6,8 @@ import { type FloatStorageType, type PhysicalType, supportsPhysicalTypes } from 
 import { InvalidArgumentError, OutOfMemoryError } from '../../src/errors.js';
 import { conv2d, linear } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
-import { hasNative, numbers, startNative } from './support.js';
-
-const suite = hasNative ? describe : describe.skip;
+import { nativeSuite } from '../support/native.js';
+import { numbers, startNative } from './support.js';
 
 /** The upper half of float32 numbers that have nothing in the lower half. */
 function toBf16(values: Float32Array): Uint8Array {
@@ -18,7 +17,7 @@ function toBf16(values: Float32Array): Uint8Array {
   return new Uint8Array(halves.buffer);
 }
 
-suite('the backend onednn', () => {
+nativeSuite('the backend onednn', () => {
   let backend: NativeBackend;
   beforeAll(async () => {
     backend = await startNative();

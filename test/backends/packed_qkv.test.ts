@@ -5,12 +5,12 @@ import type { NativeBackend } from '../../src/backends/native/backend.js';
 import { initRandom, Weights } from '../../src/nn/index.js';
 import { memoryEfficientAttentionPacked, memoryEfficientAttentionTokens, packedQkv } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
-import { BOUND, hasNative, type Impl, NATIVE_BACKEND, numbers, startNative, TYPES } from './support.js';
+import { NATIVE_BACKEND, nativeSuite } from '../support/native.js';
+import { BOUND, type Impl, numbers, startNative, TYPES } from './support.js';
 
-const suite = hasNative ? describe : describe.skip;
 type Three<T> = { q: T; k: T; v: T };
 
-suite(`packed queries, keys and values on ${NATIVE_BACKEND}`, () => {
+nativeSuite(`packed queries, keys and values on ${NATIVE_BACKEND}`, () => {
   let backend: NativeBackend;
   beforeAll(async () => {
     backend = await startNative();

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { expect, test } from '@jest/globals';
-import { hasNative } from './support.js';
+import { expect } from '@jest/globals';
+import { nativeTest } from '../support/native.js';
 
 const PROCESSES = 20;
 const LIBRARY = pathToFileURL(resolve('dist/index.js')).href;
@@ -31,7 +31,7 @@ function run(): Promise<{ code: number | null; signal: string | null; stdout: st
   return new Promise((done) => child.on('close', (code, signal) => done({ code, signal, stdout })));
 }
 
-(hasNative ? test : test.skip)('a process survives the end of the worker that loaded the native engine', async () => {
+nativeTest('a process survives the end of the worker that loaded the native engine', async () => {
   for (let i = 0; i < PROCESSES; i++) {
     expect(await run()).toEqual({ code: 0, signal: null, stdout: '64\n' });
   }

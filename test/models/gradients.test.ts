@@ -1,17 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
-import { describeBackends, pickBackend } from '../../src/backends/index.js';
+import { pickBackend } from '../../src/backends/index.js';
 import { AutoencoderKL, UNet2DConditionModel } from '../../src/models/index.js';
 import { relativeL2 } from '../support/compare.js';
 import { loadGenerated } from '../support/generated_weights.js';
+import { workingBackends } from '../support/native.js';
 import { loadReferenceCases, numbers, tensor } from '../support/reference_cases.js';
 
 const unets = loadReferenceCases('test/fixtures/models/unet.safetensors').filter(({ tensors }) => tensors.dy);
 const vaes = loadReferenceCases('test/fixtures/models/vae.safetensors').filter(({ tensors }) => tensors.dy);
 
-const backends = (await describeBackends()).filter(({ name, available }) => available && /onednn|wasm/.test(name));
+const backends = await workingBackends('onednn', 'wasm');
 
-describe.each(backends.map(({ name }) => name))("gradients on the backend '%s' equal torch's", (backend) => {
+describe.each(backends)("gradients on the backend '%s' equal torch's", (backend) => {
   beforeAll(async () => {
     await pickBackend(backend);
   });

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { ATTENTION_NAMES, AttentionProjections, createAttention, KeyValueCache } from '../../src/attention/index.js';
-import { describeBackends, pickBackend } from '../../src/backends/index.js';
+import { pickBackend } from '../../src/backends/index.js';
 import { physicalTypeOf } from '../../src/backends/precision.js';
 import type { PhysicalType } from '../../src/backends/types.js';
 import { BasicTransformerBlock, UNet2DConditionModel } from '../../src/models/index.js';
@@ -19,8 +19,9 @@ import {
   Weights,
 } from '../../src/nn/index.js';
 import { relativeL2 } from '../support/compare.js';
+import { workingBackends } from '../support/native.js';
 
-const backends = (await describeBackends()).filter(({ name, available }) => available && /onednn|wasm/.test(name));
+const backends = await workingBackends('onednn', 'wasm');
 const random = (shape: number[], seed: number) => tf.keep(tf.randomNormal(shape, 0, 0.5, 'float32', seed));
 
 /** A low-rank adapter for a layer, and the same weights with the adapter added to them by hand. */
@@ -49,7 +50,7 @@ function release(adapters: readonly Adapter[]): void {
   tf.dispose(adapters.flatMap(({ change }) => [...change.tensors]));
 }
 
-describe.each(backends.map(({ name }) => name))('adapters on %s', (backend) => {
+describe.each(backends)('adapters on %s', (backend) => {
   beforeAll(async () => {
     await pickBackend(backend);
   });

@@ -1,8 +1,9 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
-import { describeBackends, pickBackend } from '../../src/backends/index.js';
+import { pickBackend } from '../../src/backends/index.js';
 import { memoryEfficientAttention, memoryEfficientAttentionTokens } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
+import { workingBackends } from '../support/native.js';
 
 type Shape = { batch: number; heads: number; nq: number; nk: number; d: number; dv: number };
 
@@ -28,7 +29,7 @@ const implementations = [
   { impl: 'composed', backend: 'cpu' },
   { impl: 'native', backend: 'onednn' },
 ] as const;
-const available = (await describeBackends()).filter((backend) => backend.available).map(({ name }) => name as string);
+const available: string[] = await workingBackends('cpu', 'onednn');
 
 describe.each(implementations.filter(({ backend }) => available.includes(backend)))('$impl attention', (setting) => {
   const { impl, backend } = setting;

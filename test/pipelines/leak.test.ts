@@ -3,7 +3,8 @@ import { runInNewContext } from 'node:vm';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { supportsPhysicalTypes } from '../../src/backends/types.js';
-import { describeBackends, StableDiffusionPipeline } from '../../src/index.js';
+import { StableDiffusionPipeline } from '../../src/index.js';
+import { workingBackends } from '../support/native.js';
 
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
@@ -21,9 +22,9 @@ async function held() {
   return { tensors: { numTensors, numDataBuffers, numBytes, native }, heapUsed, external };
 }
 
-const backends = (await describeBackends()).filter(({ name, available }) => available && /onednn|wasm/.test(name));
+const backends = await workingBackends('onednn', 'wasm');
 
-describe.each(backends.map(({ name }) => name))('50 pictures in one process on %s', (backend) => {
+describe.each(backends)('50 pictures in one process on %s', (backend) => {
   let pipe: StableDiffusionPipeline;
   beforeAll(async () => {
     pipe = await StableDiffusionPipeline.fromPretrained('weights/tiny-shapes', { backend });

@@ -1,17 +1,16 @@
 import { readdirSync } from 'node:fs';
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { afterEach, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
-import { describeBackends } from '../../src/backends/index.js';
 import { type NativeTensorBackend, type PhysicalType, supportsPhysicalTypes } from '../../src/backends/types.js';
 import { OutOfMemoryError } from '../../src/errors.js';
 import { StableDiffusionPipeline } from '../../src/pipelines/index.js';
 import { createScheduler } from '../../src/schedulers/index.js';
+import { nativeSuite } from '../support/native.js';
 import { loadSafetensors } from '../support/safetensors.js';
 import { type CaseSettings, caseSettings } from '../support/tiny_shapes_case.js';
 
 const CASES = 'test/fixtures/tiny-shapes';
 const files = readdirSync(CASES).filter((file) => file.endsWith('.safetensors'));
-const available = (await describeBackends()).some(({ name, available: works }) => name === 'onednn' && works);
 
 function nativeBackend(): NativeTensorBackend {
   const backend = tf.backend();
@@ -28,7 +27,7 @@ async function draw(pipe: StableDiffusionPipeline, settings: CaseSettings): Prom
   return images.flatMap((image) => Array.from(image.data));
 }
 
-(available ? describe : describe.skip)('pictures on the onednn backend', () => {
+nativeSuite('pictures on the onednn backend', () => {
   let pipe: StableDiffusionPipeline;
   const load = async (dtype: PhysicalType) => {
     pipe = await StableDiffusionPipeline.fromPretrained('weights/tiny-shapes', { backend: 'onednn', dtype });
