@@ -93,7 +93,7 @@ export interface BackendDescription {
   available: boolean;
   /** What it runs on, or why it is not available. */
   detail: string;
-  /** What would make it faster. */
+  /** What would make pictures faster. */
   advice?: string;
 }
 
@@ -128,12 +128,18 @@ function describe(name: BackendName): Pick<BackendDescription, 'detail' | 'advic
   return name === 'webgpu' ? describeWebGpu() : { detail: 'ready' };
 }
 
+/** Everybody with a processor is better off with the native engine; the other backends are for those who want them. */
+function describeAbsent(name: BackendName, reason: string): Pick<BackendDescription, 'detail' | 'advice'> {
+  const advice = `the native engine (${name}) is much faster than wasm, but: ${reason.split('\n')[0]}`;
+  return name === 'onednn' ? { detail: reason, advice } : { detail: reason };
+}
+
 /** Which backends work here and why the others do not. */
 export async function describeBackends(): Promise<BackendDescription[]> {
   const descriptions: BackendDescription[] = [];
   for (const name of [...AUTOMATIC, 'webgpu', 'tensorflow'] as const) {
     const reason = await register(name);
-    const extra = reason ? { detail: reason } : describe(name);
+    const extra = reason ? describeAbsent(name, reason) : describe(name);
     descriptions.push({ name, available: !reason, ...extra });
   }
   return descriptions;

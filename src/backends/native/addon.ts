@@ -161,6 +161,9 @@ function open(path: string): NativeAddon | string {
 
 /** In the repository the addon can be built; an installed package has no sources. */
 function howToGet(name: string): string {
-  if (existsSync(join(ROOT, 'native', 'CMakeLists.txt'))) return 'run `npm run build:native`';
-  return `install a package that has it, tfjs-diffusers-${platform()}-${arch()} or tfjs-diffusers-${name}, where one exists`;
+  const isGpu = name === 'cuda';
+  if (existsSync(join(ROOT, 'native', 'CMakeLists.txt'))) {
+    return isGpu ? 'run `node scripts/build_cuda.mjs --card`' : 'run `npm run build:native`';
+  }
+  return `npm install ${isGpu ? `tfjs-diffusers-${name}` : `tfjs-diffusers-${platform()}-${arch()}`}`;
 }

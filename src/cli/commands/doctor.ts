@@ -2,7 +2,13 @@ import { freemem, totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs-core';
 import { hubCacheDir } from '#platform';
 import { describeAutoAttention, resolveAttention } from '../../attention/index.js';
-import { type BackendDescription, describeBackends, pickBackend } from '../../backends/index.js';
+import {
+  type BackendDescription,
+  describeBackends,
+  pickBackend,
+  supportsPhysicalTypes,
+  traits,
+} from '../../backends/index.js';
 import { hubEndpoint, isOffline } from '../../loaders/hub/request.js';
 import { TINY_SHAPES } from '../../pipelines/index.js';
 import { installedVersion, PACKAGE_ROOT, versions } from '../package_info.js';
@@ -99,17 +105,14 @@ async function diagnose(): Promise<Diagnosis> {
 
 function advise(backends: BackendCheck[], { features }: ProcessorDescription): string[] {
   const advice = backends.flatMap((backend) => backend.advice ?? []);
-  const native = backends.find(({ name }) => name === 'onednn');
-  if (!native?.available) {
-    advice.push(
-      `the native engine (onednn) is much faster than wasm, but: ${native?.detail ?? 'it is not part of this build'}`,
-    );
-  } else if (features?.some((feature) => feature.endsWith('BF16'))) {
+  const works = backends.some(({ available }) => available);
+  const storesHalves = works && supportsPhysicalTypes(tf.backend()) && !traits().isGpu;
+  if (storesHalves && features?.some((feature) => feature.endsWith('BF16'))) {
     advice.push(
       '--dtype bfloat16: half the memory of float32, and matrix products about twice as fast on this processor',
     );
   }
-  if (!backends.some(({ available }) => available)) {
+  if (!works) {
     advice.push(`no backend works; install the package again (it lies in ${PACKAGE_ROOT})`);
   }
   return advice;

@@ -9,14 +9,22 @@ export type PipelineCall<Options> = <O extends OutputType = 'image'>(
   options?: Options & { outputType?: O },
 ) => Promise<Output<Images<O>>>;
 
-/** Function objects whose prototype is the class and whose call is the method `run`. */
-class CallableInstance {
-  constructor() {
-    const call = (...args: unknown[]) => (call as unknown as { run(...args: unknown[]): unknown }).run(...args);
-    // biome-ignore lint/correctness/noConstructorReturn: the returned function is the instance
-    return Object.setPrototypeOf(call, new.target.prototype);
-  }
-}
+// biome-ignore-start lint/suspicious/noUnsafeDeclarationMerging: an instance is a function, which only an interface can say
+export interface Callable<Options> extends PipelineCall<Options> {}
 
 /** Base of a class whose instances are functions, as transformers.js's pipelines are; the class provides the method `run`. */
-export const Callable = CallableInstance as unknown as abstract new <Options>() => PipelineCall<Options>;
+export abstract class Callable<Options> {
+  /** The instance is a function object whose prototype is the class's, and whose call is `run`. */
+  constructor() {
+    const call: PipelineCall<Options> = (prompt, options) => instance.run(prompt, options);
+    const instance: Callable<Options> = Object.setPrototypeOf(call, new.target.prototype);
+    // biome-ignore lint/correctness/noConstructorReturn: the returned function is the instance
+    return instance;
+  }
+
+  abstract run<O extends OutputType = 'image'>(
+    prompt: Prompt,
+    options?: Options & { outputType?: O },
+  ): Promise<Output<Images<O>>>;
+}
+// biome-ignore-end lint/suspicious/noUnsafeDeclarationMerging: see above
