@@ -18,14 +18,15 @@ const float* check_affine(const Tensor& parameter, const char* name, int64_t cha
 /// Two passes over the pixels: moments of every channel about its first pixel, joined per group in double precision, then
 /// scale, offset and SiLU.
 void group_norm(Call& call) {
-  const Tensor& x = call.input(0);
+  enum : size_t { kX, kGamma, kBeta };
+  const Tensor& x = call.input(kX);
   require(is_float(x.dtype()) && x.shape.rank >= 2, "expects x [batch, ..., channels] of dtype float32");
   const int64_t channels = x.shape[-1], batch = x.shape[0], groups = call.attributes.integer("groups");
   require(groups > 0 && channels % groups == 0, groups, " groups do not divide ", channels, " channels");
   const double epsilon = call.attributes.number("epsilon", 1e-5);
   const std::string activation = call.attributes.text("activation", "linear");
   require(activation == "linear" || activation == "silu", "activation must be linear or silu, got ", activation);
-  const Tensor gamma = as_type(call.input(1), DType::f32), beta = as_type(call.input(2), DType::f32);
+  const Tensor gamma = as_type(call.input(kGamma), DType::f32), beta = as_type(call.input(kBeta), DType::f32);
   const float *g = check_affine(gamma, "gamma", channels), *b = check_affine(beta, "beta", channels);
   Tensor& y = call.output(x.dtype(), x.shape);
   if (x.elements() == 0) return;
@@ -97,24 +98,49 @@ void group_norm(Call& call) {
   });
 }
 
-void layer_norm(Call& call) {
-  const Tensor& x = call.input(0);
-  require(is_float(x.dtype()) && x.shape.rank >= 1, "expects x [..., channels] of dtype float32");
-  const int64_t channels = x.shape[-1];
-  const float epsilon = static_cast<float>(call.attributes.number("epsilon", 1e-5));
-  const Tensor gamma = as_type(call.input(1), DType::f32), beta = as_type(call.input(2), DType::f32);
-  const float *g = check_affine(gamma, "gamma", channels), *b = check_affine(beta, "beta", channels);
-  Tensor& y = call.output(x.dtype(), x.shape);
+/// Rows of the last axis, each by `normalize(x, y, channels, scratch)`.
+template <typename Normalize>
+void normalize_rows(const Tensor& x, Tensor& y, const Normalize& normalize) {
   if (x.elements() == 0) return;
-  const simd::Loops& loops = simd::loops();
+  const int64_t channels = x.shape[-1];
   const size_t bytes = channels * size_of(x.dtype());
   const char* in = x.data<char>();
   char* out = y.mutable_data<char>();
   Buffer scratch(static_cast<size_t>(omp_get_max_threads()) * channels * sizeof(float));
   parallel_for(x.elements() / channels, std::max<int64_t>(1, kSerial / channels), [&](int64_t begin, int64_t end) {
     float* row = static_cast<float*>(scratch.data()) + omp_get_thread_num() * channels;
-    for (int64_t i = begin; i < end; ++i)
-      loops.layer_norm_row(x.dtype(), in + i * bytes, g, b, out + i * bytes, channels, epsilon, row);
+    for (int64_t i = begin; i < end; ++i) normalize(in + i * bytes, out + i * bytes, channels, row);
+  });
+}
+
+const Tensor& check_rows(const Tensor& x) {
+  require(is_float(x.dtype()) && x.shape.rank >= 1, "expects x [..., channels] of dtype float32");
+  return x;
+}
+
+void layer_norm(Call& call) {
+  enum : size_t { kX, kGamma, kBeta };
+  const Tensor& x = check_rows(call.input(kX));
+  const float epsilon = static_cast<float>(call.attributes.number("epsilon", 1e-5));
+  const Tensor gamma = as_type(call.input(kGamma), DType::f32), beta = as_type(call.input(kBeta), DType::f32);
+  const float *g = check_affine(gamma, "gamma", x.shape[-1]), *b = check_affine(beta, "beta", x.shape[-1]);
+  const simd::Loops& loops = simd::loops();
+  normalize_rows(x, call.output(x.dtype(), x.shape), [&](const char* in, char* out, int64_t channels, float* row) {
+    loops.layer_norm_row(x.dtype(), in, g, b, out, channels, epsilon, row);
+  });
+}
+
+/// Gamma may be absent.
+void rms_norm(Call& call) {
+  enum : size_t { kX, kGamma };
+  const Tensor& x = check_rows(call.input(kX));
+  const float epsilon = static_cast<float>(call.attributes.number("epsilon", 1e-6));
+  const Tensor& given = call.optional(kGamma);
+  const Tensor gamma = given ? as_type(given, DType::f32) : given;
+  const float* g = gamma ? check_affine(gamma, "gamma", x.shape[-1]) : nullptr;
+  const simd::Loops& loops = simd::loops();
+  normalize_rows(x, call.output(x.dtype(), x.shape), [&](const char* in, char* out, int64_t channels, float* row) {
+    loops.rms_norm_row(x.dtype(), in, g, out, channels, epsilon, row);
   });
 }
 
@@ -123,6 +149,7 @@ void layer_norm(Call& call) {
 void register_normalization(Registry& registry) {
   registry.add("GroupNorm", group_norm);
   registry.add("LayerNorm", layer_norm);
+  registry.add("RmsNorm", rms_norm);
 }
 
 }  // namespace td

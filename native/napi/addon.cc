@@ -150,7 +150,44 @@ napi_value read_sync(napi_env env, napi_callback_info info) {
   });
 }
 
+/// One read: what is made for it goes when it ends, whatever ends it.
 struct Reading {
+  explicit Reading(napi_env environment) : env(environment) {}
+  ~Reading() {
+    finish_download();
+    if (work) napi_delete_async_work(env, work);
+    if (array) napi_delete_reference(env, array);
+  }
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+
+  /// Waits for a download that was begun; it writes into the array until then.
+  void finish_download() {
+    if (!finish) return;
+    const std::function<void()> wait = std::move(finish);
+    finish = nullptr;
+    try {
+      wait();
+    } catch (const std::exception& failure) {
+      error = failure.what();
+    }
+  }
+
+  void settle() {
+    napi_value value = nullptr;
+    if (error.empty()) {
+      napi_get_reference_value(env, array, &value);
+      napi_resolve_deferred(env, deferred, value);
+      return;
+    }
+    napi_value code, message;
+    napi_create_string_utf8(env, "KERNEL_ERROR", NAPI_AUTO_LENGTH, &code);
+    napi_create_string_utf8(env, error.c_str(), error.size(), &message);
+    napi_create_error(env, code, message, &value);
+    napi_reject_deferred(env, deferred, value);
+  }
+
+  napi_env env;
   napi_async_work work = nullptr;
   napi_deferred deferred = nullptr;
   napi_ref array = nullptr;
@@ -159,31 +196,23 @@ struct Reading {
   std::string error;
 };
 
-void finish_reading(napi_env, void* data) {
-  Reading& reading = *static_cast<Reading*>(data);
-  try {
-    reading.finish();
-  } catch (const std::exception& error) {
-    reading.error = error.what();
-  }
+void finish_reading(napi_env, void* data) { static_cast<Reading*>(data)->finish_download(); }
+
+void settle_reading(napi_env, napi_status status, void* data) {
+  const std::unique_ptr<Reading> reading(static_cast<Reading*>(data));
+  if (status != napi_ok && reading->error.empty()) reading->error = "reading was cancelled";
+  reading->settle();
 }
 
-void settle_reading(napi_env env, napi_status status, void* data) {
-  const std::unique_ptr<Reading> reading(static_cast<Reading*>(data));
-  napi_value value = nullptr;
-  napi_get_reference_value(env, reading->array, &value);
-  if (status == napi_ok && reading->error.empty()) {
-    napi_resolve_deferred(env, reading->deferred, value);
-  } else {
-    const std::string text = reading->error.empty() ? "reading was cancelled" : reading->error;
-    napi_value code, message, error;
-    napi_create_string_utf8(env, "KERNEL_ERROR", NAPI_AUTO_LENGTH, &code);
-    napi_create_string_utf8(env, text.c_str(), text.size(), &message);
-    napi_create_error(env, code, message, &error);
-    napi_reject_deferred(env, reading->deferred, error);
-  }
-  napi_delete_reference(env, reading->array);
-  napi_delete_async_work(env, reading->work);
+/// The typed array for the numbers of a storage, held by the reading; returns its memory.
+void* make_array(Reading& reading, DType type) {
+  const size_t count = static_cast<size_t>(reading.storage->elements);
+  void* data = nullptr;
+  napi_value buffer, array;
+  check(napi_create_arraybuffer(reading.env, count * size_of(type), &data, &buffer));
+  check(napi_create_typedarray(reading.env, array_of(type), count, buffer, 0, &array));
+  check(napi_create_reference(reading.env, array, 1, &reading.array));
+  return data;
 }
 
 /// read(handle): a promise of a new typed array, which is filled on another thread. JavaScript sees the array when it is full,
@@ -191,24 +220,25 @@ void settle_reading(napi_env env, napi_status status, void* data) {
 napi_value read(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const Arguments arguments(env, info);
-    auto reading = std::make_unique<Reading>();
+    auto reading = std::make_unique<Reading>(env);
     reading->storage = instance_of(env).get(arguments.number(0));
-    const Storage& storage = *reading->storage;
-    const DType type = visible(storage.dtype);
-    void* data = nullptr;
-    napi_value buffer, array, promise;
-    check(napi_create_arraybuffer(env, static_cast<size_t>(storage.elements) * size_of(type), &data, &buffer));
-    check(napi_create_typedarray(env, array_of(type), static_cast<size_t>(storage.elements), buffer, 0, &array));
-    check(napi_create_reference(env, array, 1, &reading->array));
-    {
-      const auto lock = turn();
-      reading->finish = device().begin_download(storage, type, data);
-    }
-    check(napi_create_promise(env, &reading->deferred, &promise));
+    const DType type = visible(reading->storage->dtype);
+    void* data = make_array(*reading, type);
     check(napi_create_async_work(env, nullptr, make_text(env, "tfjs-diffusers.read"), finish_reading, settle_reading, reading.get(),
                                  &reading->work));
-    check(napi_queue_async_work(env, reading->work));
-    reading.release();
+    {
+      const auto lock = turn();
+      reading->finish = device().begin_download(*reading->storage, type, data);
+    }
+    napi_value promise;
+    check(napi_create_promise(env, &reading->deferred, &promise));
+    if (napi_queue_async_work(env, reading->work) == napi_ok) {
+      reading.release();
+    } else {
+      reading->finish_download();
+      reading->error = "reading could not begin";
+      reading->settle();
+    }
     return promise;
   });
 }
@@ -338,12 +368,13 @@ void export_exchange(napi_env env, napi_value exports, const Instance& instance)
 
 napi_value initialize(napi_env env, napi_value exports) {
   return guarded(env, [&] {
-    auto* instance = new Instance;
+    auto held = std::make_unique<Instance>();
     const auto destroy = [](napi_env, void* data, void*) { delete static_cast<Instance*>(data); };
-    check(napi_set_instance_data(env, instance, destroy, nullptr));
+    check(napi_set_instance_data(env, held.get(), destroy, nullptr));
+    const Instance& instance = *held.release();
     export_functions(env, exports);
     export_kernels(env, exports);
-    export_exchange(env, exports, *instance);
+    export_exchange(env, exports, instance);
     return exports;
   });
 }

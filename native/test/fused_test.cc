@@ -293,6 +293,29 @@ TEST_CASE("norms add their epsilon to the variance") {
   }
 }
 
+TEST_CASE("rms norm equals the definition") {
+  for (DType type : {DType::f32, DType::bf16, DType::f16}) {
+    for (int64_t channels : {1, 3, 64, 200}) {
+      const Tensor x = random_tensor({5, 7, channels}, type, 0.01f), g = random_tensor({channels});
+      const std::vector<float> xs = floats(x), gs = floats(g);
+      for (bool scaled : {true, false}) {
+        std::vector<float> expected(xs.size());
+        for (int64_t row = 0; row < 35; ++row) {
+          double sum = 0;
+          for (int64_t c = 0; c < channels; ++c) sum += std::pow(xs[row * channels + c], 2.0);
+          for (int64_t c = 0; c < channels; ++c)
+            expected[row * channels + c] =
+                static_cast<float>(xs[row * channels + c] / std::sqrt(sum / channels + 1e-4) * (scaled ? gs[c] : 1.0f));
+        }
+        const Tensor y = run("RmsNorm", {x, scaled ? g : Tensor()}, [](Attributes& a) { a.set("epsilon", 1e-4); })[0];
+        CHECK(y.dtype() == type);
+        CHECK_CLOSE(floats(y), expected, bound(type));
+      }
+    }
+  }
+  CHECK(failure([] { run("RmsNorm", {random_tensor({2, 3}), random_tensor({4})}); }).find("gamma needs 3 numbers") != std::string::npos);
+}
+
 TEST_CASE("convolution gradients are adjoint") {
   // <dy, conv(x, f)> = <dx, x> = <df, f>
   const auto dot = [](const Tensor& a, const Tensor& b) {

@@ -9,6 +9,7 @@ import {
   type LinearOptions,
   layerNorm,
   linear,
+  rmsNorm,
   timestepEmbedding,
 } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
@@ -150,6 +151,13 @@ nativeSuite(`fused kernels of ${NATIVE_BACKEND} equal their composed twins`, () 
           [tf.add(numbers(shape, 1), 2), numbers([shape.at(-1)!], 2), numbers([shape.at(-1)!], 3)],
           type,
         );
+      });
+
+      test(`root mean square norm of [${shape}], ${type}`, () => {
+        const [x, gamma] = [numbers(shape, 1, 0.01), numbers([shape.at(-1)!], 2)];
+        const epsilon = 1e-4;
+        compare(([x, gamma], impl) => rmsNorm(x!, gamma as tf.Tensor1D, { epsilon, impl }), [x, gamma], type);
+        compare(([x], impl) => rmsNorm(x!, null, { epsilon, impl }), [x], type);
       });
     }
   }

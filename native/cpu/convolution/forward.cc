@@ -42,7 +42,7 @@ struct Layer {
   Activation activation;
   /// y has twice the height and width of x.
   bool upsampled = false;
-  Shape shape;  // of y
+  Shape shape = {};  // of y
   /// float32: one number per channel, or per image and channel; may be empty.
   Tensor constants = {};
   bool per_image = false;

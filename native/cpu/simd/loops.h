@@ -31,6 +31,8 @@ struct Loops {
   /// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over one row.
   void (*layer_norm_row)(DType type, const void* x, const float* gamma, const float* beta, void* y, int64_t n, float epsilon,
                          float* scratch);
+  /// y = x / sqrt(mean(x^2) + epsilon) * gamma over one row; gamma may be null.
+  void (*rms_norm_row)(DType type, const void* x, const float* gamma, void* y, int64_t n, float epsilon, float* scratch);
   /// Adds to sum[c] and square[c] those of x - shift[c] over `pixels` rows of `channels` numbers.
   void (*channel_moments)(DType type, const void* x, int64_t pixels, int64_t channels, const float* shift, float* sum,
                           float* square);

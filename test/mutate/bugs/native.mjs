@@ -139,8 +139,8 @@ export const NATIVE = [
   {
     name: 'native LayerNorm: ten times its epsilon',
     file: 'native/cpu/normalization.cc',
-    from: 'channels, epsilon, row)',
-    to: 'channels, 10 * epsilon, row)',
+    from: 'g, b, out, channels, epsilon, row)',
+    to: 'g, b, out, channels, 10 * epsilon, row)',
     tests: ['test/backends/fused_kernels.test.ts', 'layer norm'],
   },
   {

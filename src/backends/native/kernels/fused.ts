@@ -9,6 +9,7 @@ export const fused: KernelDefinition[] = [
   direct('PackedQkv', ['x', 'q', 'k', 'v', 'bq', 'bk', 'bv']),
   direct('GroupNorm', ['x', 'gamma', 'beta']),
   direct('LayerNorm', ['x', 'gamma', 'beta']),
+  direct('RmsNorm', ['x', 'gamma']),
   direct('Linear', ['x', 'weight', 'bias', 'residual']),
   direct('Conv2dFused', ['x', 'filter', 'bias', 'residual', 'timeEmbedding']),
   direct('TimestepEmbedding', ['timesteps']),

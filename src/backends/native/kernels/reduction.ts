@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { InvalidArgumentError } from '../../../errors.js';
 import type { Info } from '../backend.js';
 import { axesOf, type KernelArguments, type KernelDefinition, kernel } from './definition.js';
 
@@ -14,7 +15,7 @@ const last = (name: string, attribute: 'dim' | 'axis'): KernelDefinition =>
     const logits = inputs.logits!;
     const axis = attrs[attribute] ?? -1;
     if (axis !== -1 && axis !== logits.shape.length - 1) {
-      throw new Error(`[${name}] along another axis than the last is not supported, got ${axis}`);
+      throw new InvalidArgumentError(`[${name}] works along the last axis, got ${axis} of rank ${logits.shape.length}`);
     }
     return backend.run1(name, [logits]);
   });
