@@ -131,10 +131,27 @@ describe('TokenMerging', () => {
     expect(cells({}, {}, { height: 16, width: 16 })).toBeUndefined();
     expect(cells({ maxDownsample: 2 }, {}, { height: 16, width: 16 })).toBe(16);
     expect(cells({ maxDownsample: 2 }, {}, { height: 15, width: 15 })).toBe(16);
+    expect(cells({}, {}, { height: 15, width: 15 })).toBeUndefined();
     expect(cells({ sx: 3, sy: 4 })).toBe(4);
     expect(cells({ sx: 9 })).toBeUndefined();
     expect(cells({ ratio: 0 })).toBeUndefined();
     expect(cells({ ratio: 0.015 })).toBeUndefined();
+  });
+
+  test('a cell of sx x sy tokens counts them row by row', () => {
+    tf.tidy(() => {
+      const [sx, sy] = [4, 2];
+      const merging = new TokenMerging({ ratio: 0.5, sx, sy });
+      const cells = Int32Array.from({ length: 8 }, (_, cell) => (5 * cell + 3) % (sx * sy));
+      const x = tf.randomNormal<tf.Rank.R3>([2, 64, 6], 0, 1, 'float32', 7);
+      const tokens = merging.merges(x, size, cells).attention!;
+      const expected = MergedTokens.match(
+        x,
+        cellDestinations(8, 8, sx, sy, (cell) => cells[cell]!),
+        32,
+      );
+      expect(tokens.merge(x).dataSync()).toEqual(expected.merge(x).dataSync());
+    });
   });
 
   test('random destinations are those of a torch generator, differ by layer and repeat after restart', () => {

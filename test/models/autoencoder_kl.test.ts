@@ -2,6 +2,7 @@ import { afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { InvalidArgumentError } from '../../src/errors.js';
+import { DiagonalGaussianDistribution } from '../../src/models/autoencoders/autoencoder_kl.js';
 import { AutoencoderKL } from '../../src/models/index.js';
 import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { relativeL2 } from '../support/compare.js';
@@ -67,5 +68,12 @@ describe('AutoencoderKL', () => {
     const x: tf.Tensor4D = tf.zeros([...shape] as never);
     expect(() => vae[method](x)).toThrow(InvalidArgumentError);
     x.dispose();
+  });
+});
+
+test('the logarithm of the variance of latents is between -30 and 20', () => {
+  tf.tidy(() => {
+    const { logvar } = new DiagonalGaussianDistribution(tf.tensor4d([1, 2, 3, 4, -100, 100, 0.5, -30.5], [1, 1, 1, 8]));
+    expect([...logvar.dataSync()]).toEqual([-30, 20, 0.5, -30]);
   });
 });

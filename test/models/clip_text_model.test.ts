@@ -45,6 +45,19 @@ describe('CLIPTextModel', () => {
   });
 
   test.each([
+    [2, 'the first of the largest ids', 2],
+    [7, 'the first of these ids', 1],
+  ])('with eos_token_id %d, pooled is the state of %s', async (eosTokenId, _, position) => {
+    const { config } = cases.find(({ projection }) => !projection)!;
+    model = CLIPTextModel.fromConfig({ ...config, eos_token_id: eosTokenId });
+    await loadGenerated(model);
+    const out = model.forward([[3, 7, 50, 50, 7]]);
+    const state = tf.tidy(() => tf.slice(out.lastHiddenState, [0, position, 0], [1, 1, -1]).dataSync());
+    expect(out.pooled.dataSync()).toEqual(state);
+    tf.dispose([out.lastHiddenState, out.pooled, out.hiddenState]);
+  });
+
+  test.each([
     ['no texts', [], 0],
     ['no tokens', [[]], 0],
     ['lists of different lengths', [[57, 58], [57]], 0],

@@ -56,7 +56,10 @@ describe('CPU offload', () => {
     const sample = tf.randomNormal<tf.Rank.R4>([1, 16, 16, unet.parsed.inChannels], 0, 1, 'float32', 1);
     const text = tf.randomNormal<tf.Rank.R3>([1, 7, unet.parsed.crossAttentionDim[0]!], 0, 1, 'float32', 2);
     expect(() => unet.forward(sample, 9, text)).toThrow(/await predict\(\.\.\.\) instead of forward/);
-    const waiting = await unet.withWeights(async () => unet.predict(sample, 9, text));
+    const waiting = await unet.withWeights(async () => {
+      expect(loaded(unet.parameters)).toBe(10);
+      return unet.predict(sample, 9, text);
+    });
     unet.sequentialOffload = false;
     const whole = await unet.withWeights(() => unet.forward(sample, 9, text));
     unet.sequentialOffload = true;

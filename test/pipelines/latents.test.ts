@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import * as tf from '@tensorflow/tfjs-core';
 import { AutoencoderKL } from '../../src/models/index.js';
 import { decodeLatents, encodeImage } from '../../src/pipelines/common/latents.js';
+import { noiseSource } from '../../src/pipelines/common/noise.js';
 import { TorchGenerator } from '../../src/utils/torch_generator.js';
 import { relativeL2 } from '../support/compare.js';
 
@@ -47,4 +48,11 @@ describe('latents of a VAE with a scaling and a shift factor', () => {
       expect(relativeL2(decodeLatents(vae, latents).dataSync(), expected)).toBeLessThan(1e-6);
     });
   });
+});
+
+test('one seed for each picture makes a generator for each', () => {
+  const { generator, seeds } = noiseSource('test', { seed: [3, 4n] }, 2);
+  expect(seeds).toEqual([3n, 4n]);
+  const draws = (generator as TorchGenerator[]).map((each) => each.randn([3]));
+  expect(draws).toEqual([3, 4].map((seed) => new TorchGenerator(seed).randn([3])));
 });

@@ -20,6 +20,7 @@ describe('skipsUnconditional', () => {
     const all = { negativeGuidanceMinSigma: 5, negativeGuidanceSteps: 'all' } as const;
     expect(steps(all, sigmas)).toEqual([false, false, false, true, true, true]);
     expect(steps({ skipEarlyCond: 0.34 }, sigmas)).toEqual([true, true, true, false, false, false]);
+    expect(steps({ skipEarlyCond: 0.5 }, sigmas)).toEqual([true, true, true, true, false, false]);
   });
 });
 
@@ -66,6 +67,18 @@ describe('pictures with a part of the negative guidance', () => {
     const alternate = await latents({ negativeGuidanceMinSigma: 100 });
     expect(relativeL2(alternate, conditional)).toBeGreaterThan(1e-2);
     expect(relativeL2(alternate, await latents({}))).toBeGreaterThan(1e-3);
+  });
+
+  test('the level is compared with the noise of each step', async () => {
+    await latents({});
+    const sigmas = pipe.scheduler.timesteps.map((_, step) => noiseLevel(pipe.scheduler, step));
+    const level = (sigmas[1]! + sigmas[2]!) / 2;
+    const below = await latents({ negativeGuidanceMinSigma: level, negativeGuidanceSteps: 'all' });
+    const unguidedFromThere = await latents({
+      callbackOnStepEnd: ({ step }) => (step === 1 ? { guidanceScale: 1 } : {}),
+    });
+    expect(relativeL2(below, unguidedFromThere)).toBeLessThan(1e-5);
+    expect(relativeL2(below, await latents({}))).toBeGreaterThan(1e-3);
   });
 
   test("the web UI's syntax: no emphasis is the plain prompt, long prompts go on, weights matter", async () => {

@@ -1,4 +1,3 @@
-const CASES = 'test/pipelines/stable_diffusion_cases.test.ts';
 const GENERATED = 'test/pipelines/generated_checkpoints.test.ts';
 const IMG2IMG = 'test/pipelines/stable_diffusion_img2img.test.ts';
 const LCM = 'test/pipelines/latent_consistency.test.ts';
@@ -90,7 +89,7 @@ export const PIPELINES = [
     file: 'src/pipelines/common/noise.ts',
     from: 'seeds.map((s) => new TorchGenerator(s))',
     to: 'seeds.map(() => new TorchGenerator(seeds[0]!))',
-    tests: ['test/pipelines/metadata.test.ts', 'a seed|generator'],
+    tests: ['test/pipelines/latents.test.ts'],
   },
   {
     name: 'latents: noise of variance 1 whatever the scheduler',
@@ -202,6 +201,6 @@ export const PIPELINES = [
     file: 'src/pipelines/common/latents.ts',
     from: 'tf.div(decoded, 2), 0.5)',
     to: 'tf.div(decoded, 2), 0.498)',
-    tests: [CASES, 'default'],
+    tests: ['test/pipelines/latents.test.ts'],
   },
 ];
