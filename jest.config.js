@@ -3,8 +3,13 @@ export default {
   globalSetup: './test/support/build.mjs',
   testEnvironment: './test/support/environment.cjs',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
-  // a GPU's tests and the server's have configurations of their own, jest.webgpu.config.js and jest.server.config.js
-  testPathIgnorePatterns: ['/node_modules/', '<rootDir>/test/webgpu/', '<rootDir>/test/server/'],
+  // what needs a GPU, Chromium or a server has a configuration of its own: jest.webgpu.config.js, jest.browser.config.js, jest.server.config.js
+  testPathIgnorePatterns: [
+    '/node_modules/',
+    '<rootDir>/test/webgpu/',
+    '<rootDir>/test/browser/chromium/',
+    '<rootDir>/test/server/',
+  ],
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: {
     '^(\\.{1,2}/.*)\\.js$': '$1',

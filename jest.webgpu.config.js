@@ -5,5 +5,6 @@ export default {
   ...base,
   testMatch: ['<rootDir>/test/webgpu/**/*.test.ts'],
   testPathIgnorePatterns: [],
+  testTimeout: 2 ** 31 - 1, // a GPU in software takes minutes for a picture on a busy machine
   maxWorkers: 1,
 };

@@ -37,9 +37,10 @@ const lists = Object.fromEntries(entries.map((entry) => [entry, namesOf(entry)])
 writeFileSync(LIST, JSON.stringify(lists));
 writeFileSync(
   BROWSER,
-  `/** The library for browsers, written by \`npm run exports\`: all of it, and a way to give it files. */
+  `/** The library for browsers, written by \`npm run exports\`: all of it, a way to give it files, and the models it keeps. */
 export { ${specifiers().join(', ')} } from './index.js';
 export { mountFiles } from './platform/browser/files.js';
+export { type CachedModel, deleteCachedModel, listCachedModels } from './platform/browser/hub_cache.js';
 `,
 );
 api.close();

@@ -1,4 +1,4 @@
-/** The library for browsers, written by `npm run exports`: all of it, and a way to give it files. */
+/** The library for browsers, written by `npm run exports`: all of it, a way to give it files, and the models it keeps. */
 export {
   AbortedError,
   type Activation,
@@ -81,6 +81,12 @@ export {
   type ConfigOf,
   type ConfigurableClass,
   ConsistencyScheduler,
+  type ControlNetInputs,
+  ControlNetModel,
+  type ControlNetOptions,
+  type ControlNetOutput,
+  type ControlNets,
+  type ControlPictures,
   type Conv2dOptions,
   CrossAttention,
   checkImagePath,
@@ -181,6 +187,7 @@ export {
   LCMScheduler,
   type Linear,
   type LinearOptions,
+  LiveDisplay,
   LMSDiscreteScheduler,
   type LoadedPipeline,
   type LoadModelOptions,
@@ -212,6 +219,7 @@ export {
   type ModelCall,
   type ModelOptions,
   type ModelWeight,
+  MultiControlNetModel,
   matchStateDict,
   memoryEfficientAttention,
   memoryEfficientAttentionPacked,
@@ -302,6 +310,11 @@ export {
   StableDiffusionBase,
   type StableDiffusionBaseOptions,
   type StableDiffusionComponents,
+  type StableDiffusionControlNetComponents,
+  type StableDiffusionControlNetImg2ImgOptions,
+  StableDiffusionControlNetImg2ImgPipeline,
+  type StableDiffusionControlNetOptions,
+  StableDiffusionControlNetPipeline,
   type StableDiffusionImg2ImgOptions,
   StableDiffusionImg2ImgPipeline,
   type StableDiffusionInpaintOptions,
@@ -369,3 +382,4 @@ export {
   writeSafetensors,
 } from './index.js';
 export { mountFiles } from './platform/browser/files.js';
+export { type CachedModel, deleteCachedModel, listCachedModels } from './platform/browser/hub_cache.js';

@@ -139,6 +139,24 @@ export interface HubCache {
   list(dir: string): Promise<string[]>;
 }
 
+/** An entry of the hub's listing of a repository, as its web API gives it. */
+export interface HubEntry {
+  type: string;
+  path?: unknown;
+  oid?: string;
+  size?: unknown;
+  /** Of files that git stores elsewhere. */
+  lfs?: { oid: string; size: unknown };
+}
+
+/** A repository at a revision, and how the hub is asked. */
+export interface HubListing {
+  id: string;
+  revision: string;
+  hubUrl: string;
+  fetch: typeof fetch;
+}
+
 /** What differs between Node and browsers; each side exports all of it under these names. */
 export interface Platform {
   files: Files;
@@ -157,8 +175,10 @@ export interface Platform {
   hubCacheDir(): string;
   /** The token that `hf auth login` stored. */
   storedHubToken(): Promise<string | undefined>;
-  /** In browsers there is no cache of files but the browser's own. */
+  /** In browsers only workers have such a cache: the page's private file system, of which '' is the usual directory. */
   openHubCache(cacheDir: string, id: string): HubCache | undefined;
+  /** Every entry of a repository of models, directories included. */
+  listHubFiles(listing: HubListing): AsyncIterable<HubEntry>;
   /** The address of a file of the package as a path that `files` takes. */
   pathOf(address: URL): string;
   /** Whether this is Node, where packages for Node can be loaded. */

@@ -60,7 +60,7 @@ export async function resolvePretrained(idOrDir: string, options: ResolveOptions
   const token = await hubToken(options.token);
   const access = { endpoint: hubEndpoint(), id: idOrDir, revision, token, signal };
   if (!cache) {
-    // a browser has no such cache: files are read at their addresses
+    // a page outside of workers has no such cache: files are read at their addresses
     return { dir: addressOf(access, await remoteCommit(access)) };
   }
   try {

@@ -1,4 +1,4 @@
-import { type HubCache, type HubContent, type IncompleteContent, importNodePackage } from '#platform';
+import { type HubCache, type HubContent, type IncompleteContent, listHubFiles } from '#platform';
 import { DiffusersError, DownloadError } from '../../errors.js';
 import { describe } from '../../utils/check.js';
 import { joinPath } from '../../utils/paths.js';
@@ -66,13 +66,11 @@ export async function remoteCommit(access: HubAccess): Promise<string> {
 
 /** The files of a commit. */
 async function listRemoteFiles(access: HubAccess, sha: string): Promise<Map<string, HubContent>> {
-  const { listFiles } = (await importNodePackage('@huggingface/hub')) as typeof import('@huggingface/hub');
   const { id, endpoint: hubUrl } = access;
   const fetch = hubFetch(access, MAX_PAGES);
   return ask(access, async () => {
     const files = new Map<string, HubContent>();
-    const repo = { type: 'model', name: id } as const;
-    for await (const entry of listFiles({ repo, revision: sha, recursive: true, hubUrl, fetch })) {
+    for await (const entry of listHubFiles({ id, revision: sha, hubUrl, fetch })) {
       const [etag, size] = entry.lfs ? [entry.lfs.oid, entry.lfs.size] : [entry.oid, entry.size];
       if (entry.type === 'file' && typeof entry.path === 'string' && etag !== undefined) {
         files.set(entry.path, { path: entry.path, size: checkSize(size), etag });

@@ -9,6 +9,8 @@ export type {
   Pixels,
 } from '../types.js';
 export { files, mountFiles } from './files.js';
+export { openHubCache } from './hub_cache.js';
+export { listHubFiles } from './hub_listing.js';
 export { images } from './images.js';
 export {
   asBuffer,
@@ -19,7 +21,6 @@ export {
   hubCacheDir,
   importNodePackage,
   missingGpuDriver,
-  openHubCache,
   pathOf,
   storedHubToken,
   yieldToEventLoop,

@@ -30,9 +30,34 @@ async function orNotFound<T>(path: string, f: () => Promise<T>): Promise<T> {
   }
 }
 
-export async function privateFile(path: string): Promise<Blob> {
+export async function privateHandle(path: string, create: boolean): Promise<FileSystemFileHandle> {
   const { folders, name } = parts(path);
-  return orNotFound(path, async () => (await (await directory(folders, false)).getFileHandle(name)).getFile());
+  return orNotFound(path, async () => (await directory(folders, create)).getFileHandle(name, { create }));
+}
+
+export async function privateFile(path: string): Promise<Blob> {
+  return orNotFound(path, async () => (await privateHandle(path, false)).getFile());
+}
+
+/** Puts a file in another place, in one act. */
+export async function movePrivate(from: string, to: string): Promise<void> {
+  const { folders, name } = parts(to);
+  const handle = (await privateHandle(from, false)) as FileSystemFileHandle & {
+    move(parent: FileSystemDirectoryHandle, name: string): Promise<void>;
+  };
+  await handle.move(await directory(folders, true), name);
+}
+
+/** Removes a file, or a directory with all that is in it; one that is not there is fine. */
+export async function removePrivate(path: string): Promise<void> {
+  const { folders, name } = parts(path);
+  try {
+    await (await directory(folders, false)).removeEntry(name, { recursive: true });
+  } catch (error) {
+    if (!isNotFound(error)) {
+      throw error;
+    }
+  }
 }
 
 export async function privateDirectory(path: string, create: boolean): Promise<FileSystemDirectoryHandle> {
@@ -54,8 +79,7 @@ export async function writePrivate(
   path: string,
   content: Uint8Array | string | ((sink: ByteSink) => Promise<void>),
 ): Promise<void> {
-  const { folders, name } = parts(path);
-  const handle = await (await directory(folders, true)).getFileHandle(name, { create: true });
+  const handle = await privateHandle(path, true);
   const stream = await handle.createWritable();
   const sink: ByteSink = async (bytes) => {
     try {

@@ -50,7 +50,4 @@ export const hubCacheDir: Platform['hubCacheDir'] = () => '';
 
 export const storedHubToken: Platform['storedHubToken'] = async () => undefined;
 
-/** Files of the hub are read at their addresses, through the browser's own cache. */
-export const openHubCache: Platform['openHubCache'] = () => undefined;
-
 export const missingGpuDriver: Platform['missingGpuDriver'] = () => undefined;

@@ -17,6 +17,7 @@ import { finishSaves, save } from './save_directory.js';
 export const files: Files = { ...fileSystem, save, finishSaves };
 export { openHubCache } from './hub_cache.js';
 export { hubCacheDir, storedHubToken } from './hub_environment.js';
+export { listHubFiles } from './hub_listing.js';
 export { images } from './images.js';
 export {
   asBuffer,
