@@ -4,6 +4,7 @@ Every case has inputs `CASE/in/NAME`, the output `CASE/out`, its gradient `CASE/
 `CASE/grad/NAME`, all in the layout of this library (N,H,W,C; linear weights [in, out]; filters [kh,kw,in,out]). The metadata
 field `cases` lists each case with its op and options.
 """
+
 import json, sys
 import torch
 import torch.nn.functional as F
@@ -46,15 +47,17 @@ def linear(t, activation):
     return y + t["residual"] if "residual" in t else y
 
 
-for i, (shape, n, activation, bias, residual) in enumerate([
-    ((1, 5), 7, "linear", False, False),
-    ((3, 11, 9), 13, "linear", True, True),
-    ((2, 7, 6), 10, "geglu", True, False),
-    ((3, 5, 3, 8), 6, "geglu", False, True),
-    ((2, 17), 5, "silu", True, True),
-    ((1, 9, 4), 3, "gelu", True, False),
-    ((4, 3), 15, "quick_gelu", True, True),
-]):
+for i, (shape, n, activation, bias, residual) in enumerate(
+    [
+        ((1, 5), 7, "linear", False, False),
+        ((3, 11, 9), 13, "linear", True, True),
+        ((2, 7, 6), 10, "geglu", True, False),
+        ((3, 5, 3, 8), 6, "geglu", False, True),
+        ((2, 17), 5, "silu", True, True),
+        ((1, 9, 4), 3, "gelu", True, False),
+        ((4, 3), 15, "quick_gelu", True, True),
+    ]
+):
     inputs = {"x": torch.randn(shape), "weight": torch.randn(shape[-1], n) * 0.6}
     if bias:
         inputs["bias"] = torch.randn(n)
@@ -71,24 +74,34 @@ def conv2d(t, o):
     if isinstance(padding, int):
         padding = [[padding, padding], [padding, padding]]
     (top, bottom), (left, right) = padding
-    y = F.conv2d(F.pad(x, (left, right, top, bottom)), t["filter"].permute(3, 2, 0, 1), t.get("bias"), stride=o.get("stride", 1))
+    y = F.conv2d(
+        F.pad(x, (left, right, top, bottom)), t["filter"].permute(3, 2, 0, 1), t.get("bias"), stride=o.get("stride", 1)
+    )
     if "timeEmbedding" in t:
         y = y + t["timeEmbedding"][:, :, None, None]
     y = activate(y, o.get("activation", "linear")).permute(0, 2, 3, 1)
     return y + t["residual"] if "residual" in t else y
 
 
-for i, (shape, kernel, n, extras, options) in enumerate([
-    ((1, 5, 7, 3), 3, 4, [], {"padding": 1}),
-    ((3, 9, 6, 5), 3, 7, ["bias", "residual"], {"padding": 1}),
-    ((2, 7, 5, 4), 3, 6, ["bias", "timeEmbedding"], {"padding": 1, "activation": "silu"}),
-    ((1, 8, 7, 6), 3, 5, ["bias"], {"padding": 1, "stride": 2}),
-    ((2, 9, 8, 3), 3, 4, ["bias"], {"padding": [[0, 1], [0, 1]], "stride": 2}),
-    ((3, 4, 5, 9), 1, 11, ["bias", "residual"], {}),
-    ((1, 3, 5, 4), 3, 6, ["bias"], {"padding": 1, "upsample": 2}),
-    ((2, 5, 3, 2), 3, 3, ["bias", "timeEmbedding", "residual"], {"padding": 1, "upsample": 2, "activation": "silu"}),
-    ((1, 1, 1, 8), 3, 2, ["bias"], {"padding": 1}),
-]):
+for i, (shape, kernel, n, extras, options) in enumerate(
+    [
+        ((1, 5, 7, 3), 3, 4, [], {"padding": 1}),
+        ((3, 9, 6, 5), 3, 7, ["bias", "residual"], {"padding": 1}),
+        ((2, 7, 5, 4), 3, 6, ["bias", "timeEmbedding"], {"padding": 1, "activation": "silu"}),
+        ((1, 8, 7, 6), 3, 5, ["bias"], {"padding": 1, "stride": 2}),
+        ((2, 9, 8, 3), 3, 4, ["bias"], {"padding": [[0, 1], [0, 1]], "stride": 2}),
+        ((3, 4, 5, 9), 1, 11, ["bias", "residual"], {}),
+        ((1, 3, 5, 4), 3, 6, ["bias"], {"padding": 1, "upsample": 2}),
+        (
+            (2, 5, 3, 2),
+            3,
+            3,
+            ["bias", "timeEmbedding", "residual"],
+            {"padding": 1, "upsample": 2, "activation": "silu"},
+        ),
+        ((1, 1, 1, 8), 3, 2, ["bias"], {"padding": 1}),
+    ]
+):
     inputs = {"x": torch.randn(shape), "filter": torch.randn(kernel, kernel, shape[3], n) * 0.3}
     if "bias" in extras:
         inputs["bias"] = torch.randn(n)
@@ -107,12 +120,14 @@ def channels_last(x):
     return x.permute(0, *range(2, x.dim()), 1)
 
 
-for i, (shape, options) in enumerate([
-    ((1, 5, 7, 8), {"groups": 4}),
-    ((3, 3, 5, 6), {"groups": 3, "epsilon": 1e-6, "activation": "silu"}),
-    ((2, 11, 10), {"groups": 1}),
-    ((2, 4, 4, 5), {"groups": 5, "activation": "silu"}),
-]):
+for i, (shape, options) in enumerate(
+    [
+        ((1, 5, 7, 8), {"groups": 4}),
+        ((3, 3, 5, 6), {"groups": 3, "epsilon": 1e-6, "activation": "silu"}),
+        ((2, 11, 10), {"groups": 1}),
+        ((2, 4, 4, 5), {"groups": 5, "activation": "silu"}),
+    ]
+):
     inputs = {"x": torch.randn(shape) * 2 + 3, "gamma": torch.randn(shape[-1]), "beta": torch.randn(shape[-1])}
 
     def group_norm(t):
@@ -123,21 +138,39 @@ for i, (shape, options) in enumerate([
 
 for i, (shape, options) in enumerate([((1, 7), {}), ((3, 5, 11), {}), ((2, 3, 5, 9), {"epsilon": 1e-3})]):
     inputs = {"x": torch.randn(shape) * 2 + 3, "gamma": torch.randn(shape[-1]), "beta": torch.randn(shape[-1])}
-    add(f"layerNorm{i}", "layerNorm", options, inputs,
-        lambda t: F.layer_norm(t["x"], shape[-1:], t["gamma"], t["beta"], options.get("epsilon", 1e-5)))
+    add(
+        f"layerNorm{i}",
+        "layerNorm",
+        options,
+        inputs,
+        lambda t: F.layer_norm(t["x"], shape[-1:], t["gamma"], t["beta"], options.get("epsilon", 1e-5)),
+    )
 
 for i, (shape, size) in enumerate([((2, 2, 3, 2), (3, 5)), ((3, 5, 4, 1), (10, 8)), ((1, 3, 3, 2), (7, 3))]):
-    add(f"resize{i}", "resizeNearest", {"size": size}, {"x": torch.randn(shape)},
-        lambda t: channels_last(F.interpolate(channels_first(t["x"]), size=size, mode="nearest")))
+    add(
+        f"resize{i}",
+        "resizeNearest",
+        {"size": size},
+        {"x": torch.randn(shape)},
+        lambda t: channels_last(F.interpolate(channels_first(t["x"]), size=size, mode="nearest")),
+    )
 
-for i, options in enumerate([
-    {"dim": 320, "flipSinToCos": True, "downscaleFreqShift": 0},
-    {"dim": 9},
-    {"dim": 16, "scale": 3.5, "maxPeriod": 100},
-]):
+for i, options in enumerate(
+    [
+        {"dim": 320, "flipSinToCos": True, "downscaleFreqShift": 0},
+        {"dim": 9},
+        {"dim": 16, "scale": 3.5, "maxPeriod": 100},
+    ]
+):
     times = torch.tensor([0.0, 1.0, 37.25, 999.0])
-    out = get_timestep_embedding(times, options["dim"], options.get("flipSinToCos", False), options.get("downscaleFreqShift", 1),
-                                 options.get("scale", 1), options.get("maxPeriod", 10000))
+    out = get_timestep_embedding(
+        times,
+        options["dim"],
+        options.get("flipSinToCos", False),
+        options.get("downscaleFreqShift", 1),
+        options.get("scale", 1),
+        options.get("maxPeriod", 10000),
+    )
     tensors[f"time{i}/in/timesteps"], tensors[f"time{i}/out"] = times, out.contiguous()
     cases.append({"name": f"time{i}", "op": "timestepEmbedding", "options": options})
 

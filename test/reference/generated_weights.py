@@ -2,6 +2,7 @@
 
 `test/support/generated_weights.ts` gives the same numbers.
 """
+
 import hashlib, math, zlib
 import torch
 

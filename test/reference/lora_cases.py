@@ -21,19 +21,26 @@ from pipelines import BETAS, END, TEXT, UNET, VAE, pipeline, run, save
 from safetensors.torch import save_file
 
 KIND = dict(
-    unet=dict(UNET, attention_head_dim=4), vae=VAE, text_encoder=TEXT, pad=END,
+    unet=dict(UNET, attention_head_dim=4),
+    vae=VAE,
+    text_encoder=TEXT,
+    pad=END,
     scheduler=dict(_class_name="DDIMScheduler", set_alpha_to_one=False, steps_offset=1, clip_sample=False, **BETAS),
 )
 ARGS = dict(prompt="a red circle", negative_prompt="a square", num_inference_steps=2, seed=7, height=16, width=24)
 RANK = 3
 
 
-def load_into_text_encoder(state_dict, network_alphas, text_encoder, prefix=None, adapter_name=None, metadata=None, **_):
+def load_into_text_encoder(
+    state_dict, network_alphas, text_encoder, prefix=None, adapter_name=None, metadata=None, **_
+):
     """What diffusers does, by PEFT alone: transformers 5 has moved the layers and loads adapters in another way."""
     prefix = (prefix or "text_encoder") + "."
 
     def own(names):
-        return names and {k.removeprefix(prefix).removeprefix("text_model."): v for k, v in names.items() if k.startswith(prefix)}
+        return names and {
+            k.removeprefix(prefix).removeprefix("text_model."): v for k, v in names.items() if k.startswith(prefix)
+        }
 
     state = own(state_dict)
     if state:
@@ -59,7 +66,8 @@ def layers(model, choose):
 
 def attention(name):
     return name.endswith(("to_q", "to_k", "to_v", "to_out.0")) or (
-        name.endswith(("q_proj", "k_proj", "v_proj", "out_proj")) and "self_attn" in name)
+        name.endswith(("q_proj", "k_proj", "v_proj", "out_proj")) and "self_attn" in name
+    )
 
 
 def linear(name):
@@ -67,7 +75,9 @@ def linear(name):
 
 
 def convolution(name):
-    return name.endswith(("conv1", "conv2", "conv_in", "conv_out", ".conv", "conv_shortcut", "time_emb_proj", "linear_1"))
+    return name.endswith(
+        ("conv1", "conv2", "conv_in", "conv_out", ".conv", "conv_shortcut", "time_emb_proj", "linear_1")
+    )
 
 
 class File:
@@ -112,7 +122,9 @@ def diffusers_new(pipe):
     for name, shape in layers(pipe.unet, linear).items():
         pair(file, "unet." + name, shape, down="lora.down.weight", up="lora.up.weight")
     for name, shape in layers(pipe.text_encoder, linear).items():
-        pair(file, "text_encoder." + name, shape, down="lora_linear_layer.down.weight", up="lora_linear_layer.up.weight")
+        pair(
+            file, "text_encoder." + name, shape, down="lora_linear_layer.down.weight", up="lora_linear_layer.up.weight"
+        )
     return file
 
 
@@ -171,8 +183,9 @@ def loha_delta(t, o, i, k, alpha):
 
 
 def loha_tucker(o, i, k):
-    return {f"hada_{n}": s for j in (1, 2) for n, s in
-            {f"t{j}": [3, 3, *k], f"w{j}_a": [3, o], f"w{j}_b": [3, i]}.items()}
+    return {
+        f"hada_{n}": s for j in (1, 2) for n, s in {f"t{j}": [3, 3, *k], f"w{j}_a": [3, o], f"w{j}_b": [3, i]}.items()
+    }
 
 
 def loha_tucker_delta(t, o, i, k, alpha):
@@ -279,34 +292,89 @@ def deep(name):
 
 
 PEFT_CONFIG = {
-    "unet.r": 3, "unet.lora_alpha": 6, "unet.alpha_pattern": {"attn2.to_k": 1.5}, "unet.use_rslora": False,
+    "unet.r": 3,
+    "unet.lora_alpha": 6,
+    "unet.alpha_pattern": {"attn2.to_k": 1.5},
+    "unet.use_rslora": False,
     "unet.target_modules": ["to_q", "to_k", "to_v", "to_out.0"],
-    "text_encoder.r": 3, "text_encoder.lora_alpha": 2, "text_encoder.use_rslora": True,
+    "text_encoder.r": 3,
+    "text_encoder.lora_alpha": 2,
+    "text_encoder.use_rslora": True,
     "text_encoder.target_modules": ["q_proj", "k_proj", "v_proj", "out_proj"],
 }
 
 # name, files by adapter name, what is done after loading, more arguments of the call
 LOADED = [
     ("PEFT", lambda p: dict(a=peft(p)), [], {}),
-    ("PEFT without prefix, of linear layers and convolutions", lambda p: dict(a=peft(p, lambda n: linear(n) or convolution(n), text=False)), [], {}),
-    ("PEFT with alphas in the file's metadata", lambda p: dict(a=peft(p, metadata={"lora_adapter_metadata": json.dumps(PEFT_CONFIG)})), [], {}),
+    (
+        "PEFT without prefix, of linear layers and convolutions",
+        lambda p: dict(a=peft(p, lambda n: linear(n) or convolution(n), text=False)),
+        [],
+        {},
+    ),
+    (
+        "PEFT with alphas in the file's metadata",
+        lambda p: dict(a=peft(p, metadata={"lora_adapter_metadata": json.dumps(PEFT_CONFIG)})),
+        [],
+        {},
+    ),
     ("diffusers, new keys", lambda p: dict(a=diffusers_new(p)), [], {}),
     ("diffusers, first keys", lambda p: dict(a=diffusers_old(p)), [], {}),
     ("kohya", lambda p: dict(a=kohya(p)), [], {}),
     ("kohya with convolutions", lambda p: dict(a=kohya(p, lambda n: linear(n) or convolution(n))), [], {}),
     ("kohya with DoRA's scales, which are left out", lambda p: dict(a=dora_scales(p)), [], {}),
-    ("DoRA", lambda p: dict(a=peft(p, lambda n: linear(n) or convolution(n), text=False, dora=True)), [["set_adapters", ["a"], [0.6]]], {}),
+    (
+        "DoRA",
+        lambda p: dict(a=peft(p, lambda n: linear(n) or convolution(n), text=False, dora=True)),
+        [["set_adapters", ["a"], [0.6]]],
+        {},
+    ),
     ("the last one that was loaded is at work", lambda p: dict(a=kohya(p), b=peft(p, text=False)), [], {}),
     ("two at once", lambda p: dict(a=kohya(p), b=peft(p)), [["set_adapters", ["a", "b"], [0.7, -0.4]]], {}),
-    ("DoRA after another", lambda p: dict(a=kohya(p), b=peft(p, text=False, dora=True)), [["set_adapters", ["a", "b"], [0.7, 0.8]]], {}),
-    ("weights by model and block", lambda p: dict(a=kohya(p), b=peft(p)),
-     [["set_adapters", ["b", "a"], [{"unet": {"down": 0.3, "mid": 2.0, "up": {"block_1": [0.5, -1.0]}}, "text_encoder": 0.2}, 0.5]]], {}),
-    ("a scale for the call", lambda p: dict(a=kohya(p), b=peft(p)), [["set_adapters", ["a", "b"], [0.7, 0.4]]], dict(cross_attention_kwargs={"scale": 0.5})),
-    ("one of two deleted", lambda p: dict(a=kohya(p), b=peft(p)), [["set_adapters", ["a", "b"], [0.7, 0.4]], ["delete_adapters", "b"]], {}),
+    (
+        "DoRA after another",
+        lambda p: dict(a=kohya(p), b=peft(p, text=False, dora=True)),
+        [["set_adapters", ["a", "b"], [0.7, 0.8]]],
+        {},
+    ),
+    (
+        "weights by model and block",
+        lambda p: dict(a=kohya(p), b=peft(p)),
+        [
+            [
+                "set_adapters",
+                ["b", "a"],
+                [{"unet": {"down": 0.3, "mid": 2.0, "up": {"block_1": [0.5, -1.0]}}, "text_encoder": 0.2}, 0.5],
+            ]
+        ],
+        {},
+    ),
+    (
+        "a scale for the call",
+        lambda p: dict(a=kohya(p), b=peft(p)),
+        [["set_adapters", ["a", "b"], [0.7, 0.4]]],
+        dict(cross_attention_kwargs={"scale": 0.5}),
+    ),
+    (
+        "one of two deleted",
+        lambda p: dict(a=kohya(p), b=peft(p)),
+        [["set_adapters", ["a", "b"], [0.7, 0.4]], ["delete_adapters", "b"]],
+        {},
+    ),
     ("the only one at work deleted", lambda p: dict(a=kohya(p), b=peft(p)), [["delete_adapters", "b"]], {}),
     ("switched off", lambda p: dict(a=kohya(p)), [["disable_lora"]], {}),
-    ("fused and unloaded", lambda p: dict(a=kohya(p), b=peft(p)), [["set_adapters", ["a", "b"], [0.7, 0.4]], ["fuse_lora", dict(lora_scale=0.5)], ["unload_lora_weights"]], {}),
-    ("one of two fused", lambda p: dict(a=kohya(p), b=peft(p)), [["fuse_lora", dict(adapter_names=["a"])], ["unload_lora_weights"]], {}),
+    (
+        "fused and unloaded",
+        lambda p: dict(a=kohya(p), b=peft(p)),
+        [["set_adapters", ["a", "b"], [0.7, 0.4]], ["fuse_lora", dict(lora_scale=0.5)], ["unload_lora_weights"]],
+        {},
+    ),
+    (
+        "one of two fused",
+        lambda p: dict(a=kohya(p), b=peft(p)),
+        [["fuse_lora", dict(adapter_names=["a"])], ["unload_lora_weights"]],
+        {},
+    ),
 ]
 LYCORIS = [
     ("LoCon with a core", locon, locon_delta, deep, 4),

@@ -21,10 +21,18 @@ PROMPT = dict(prompt="a red circle", seed=7, **SIZE)
 CASES = [
     ("four steps", {}, dict(PROMPT)),
     ("one step", {}, dict(PROMPT, num_inference_steps=1)),
-    ("two of eight original steps, another guidance", {}, dict(PROMPT, num_inference_steps=2, original_inference_steps=8, guidance_scale=2.5)),
+    (
+        "two of eight original steps, another guidance",
+        {},
+        dict(PROMPT, num_inference_steps=2, original_inference_steps=8, guidance_scale=2.5),
+    ),
     ("guidance of 0", {}, dict(PROMPT, guidance_scale=0.0)),
     ("own timesteps", {}, dict(PROMPT, timesteps=[899, 499, 99])),
-    ("two prompts, two pictures each, a generator for each", {}, dict(prompt=["a", "b c"], num_images_per_prompt=2, seed=[1, 2, 3, 4], **SIZE)),
+    (
+        "two prompts, two pictures each, a generator for each",
+        {},
+        dict(prompt=["a", "b c"], num_images_per_prompt=2, seed=[1, 2, 3, 4], **SIZE),
+    ),
     ("latents and embeddings", {}, dict(seed=7, prompt_embeds=[[1, 77, 16], 5], latents=[[1, 4, 8, 12], 8], **SIZE)),
     ("clip_skip", {}, dict(PROMPT, clip_skip=1)),
 ]

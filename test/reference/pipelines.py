@@ -38,7 +38,15 @@ TEXT = dict(
 )
 END = "<|endoftext|>"
 # arguments that are tensors or pictures
-TENSORS = ["prompt_embeds", "negative_prompt_embeds", "latents", "image", "control_image", "mask_image", "masked_image_latents"]
+TENSORS = [
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "latents",
+    "image",
+    "control_image",
+    "mask_image",
+    "masked_image_latents",
+]
 
 # diffusers' clip_skip expects the layers of transformers' text encoder where they were before its release 5
 if not hasattr(CLIPTextModel, "text_model"):
@@ -155,7 +163,9 @@ def run(pipe, settings, args):
     generator = generators if isinstance(seeds, list) else generators[0]
     callback = keeping(kept, call.pop("callback_on_step_end", None))
     output_type = "pil" if "padding_mask_crop" in call else "np"
-    images = pipe(call.pop("prompt", None), generator=generator, output_type=output_type, callback_on_step_end=callback, **call).images
+    images = pipe(
+        call.pop("prompt", None), generator=generator, output_type=output_type, callback_on_step_end=callback, **call
+    ).images
     kept["latents"] = torch.stack(kept["latents"])
     if output_type == "pil":
         images = np.stack([np.asarray(image, np.float32) / 255 for image in images])
@@ -166,9 +176,7 @@ def run(pipe, settings, args):
 def save(path, cases, kinds):
     """Writes cases, each a description and its tensors, for test/support/reference_cases.ts."""
     tensors = {
-        f"{i}.{name}": tensor.contiguous().clone()
-        for i, (_, kept) in enumerate(cases)
-        for name, tensor in kept.items()
+        f"{i}.{name}": tensor.contiguous().clone() for i, (_, kept) in enumerate(cases) for name, tensor in kept.items()
     }
     metadata = {"cases": json.dumps([case for case, _ in cases]), "kinds": json.dumps(kinds)}
     save_file(tensors, path, metadata=metadata)

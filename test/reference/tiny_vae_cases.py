@@ -1,7 +1,8 @@
 """What diffusers' AutoencoderTiny encodes and decodes, with weights that generated_weights.py describes.
 
-    python tiny_vae_cases.py ../fixtures/models/tiny_vae.safetensors
+python tiny_vae_cases.py ../fixtures/models/tiny_vae.safetensors
 """
+
 import json, sys
 import torch
 from diffusers import AutoencoderTiny
@@ -10,14 +11,23 @@ from generated_weights import fill, randn
 
 
 def config(width, encoder, decoder, **rest):
-    return dict(encoder_block_out_channels=[width] * len(encoder), decoder_block_out_channels=[width] * len(decoder),
-                num_encoder_blocks=encoder, num_decoder_blocks=decoder, **rest)
+    return dict(
+        encoder_block_out_channels=[width] * len(encoder),
+        decoder_block_out_channels=[width] * len(decoder),
+        num_encoder_blocks=encoder,
+        num_decoder_blocks=decoder,
+        **rest,
+    )
 
 
 CASES = {
     "TAESD's stages": (config(8, [1, 3, 3, 3], [3, 3, 3, 1]), (24, 40), None),
     "two stages, odd sizes": (config(8, [1, 2], [2, 1]), (19, 25), None),
-    "other channels, silu": (config(4, [2, 1], [1, 1], latent_channels=6, act_fn="silu", scaling_factor=0.5), (10, 14), None),
+    "other channels, silu": (
+        config(4, [2, 1], [1, 1], latent_channels=6, act_fn="silu", scaling_factor=0.5),
+        (10, 14),
+        None,
+    ),
     "in tiles": (config(8, [1, 1, 1, 1], [1, 1, 1, 1]), (112, 80), 64),
 }
 tensors, cases = {}, []

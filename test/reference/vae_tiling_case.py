@@ -1,7 +1,8 @@
 """Tiled decoding and encoding of the tiny-shapes VAE by Python diffusers.
 
-    python vae_tiling_case.py weights/tiny-shapes/vae test/fixtures/models/vae_tiling.safetensors
+python vae_tiling_case.py weights/tiny-shapes/vae test/fixtures/models/vae_tiling.safetensors
 """
+
 import sys
 
 import torch
