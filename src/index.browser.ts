@@ -301,6 +301,7 @@ export {
   type SigmaConversion,
   type SigmaRange,
   SigmaScheduler,
+  type SingleFileOptions,
   type SizeOptions,
   SlicedAttention,
   type SliceSize,

@@ -169,6 +169,7 @@ export {
   type ResnetBlock2D,
   type ResnetConfig,
   type SaveOptions,
+  type SingleFileOptions,
   type Transformer2DConfig,
   type Transformer2DModel,
   type TransformerBlockConfig,

@@ -21,6 +21,7 @@ export {
   type SaveOptions,
 } from './model.js';
 export { type LoadStateDictOptions, loadStateDict, matchStateDict } from './model_loading.js';
+export type { SingleFileOptions } from './single_file.js';
 export type { CLIPTextConfig } from './text_encoders/clip_text_config.js';
 export { CLIPTextModel, type CLIPTextOutput } from './text_encoders/clip_text_model.js';
 export { CLIPTextModelWithProjection } from './text_encoders/clip_text_model_with_projection.js';

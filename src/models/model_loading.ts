@@ -18,7 +18,7 @@ export interface LoadStateDictOptions {
 const MAX_LISTED = 20;
 
 /** Integers hold ids and positions; a weight of such a type has been damaged or mislabelled. */
-const WEIGHT_TYPES: readonly StorageType[] = ['F64', 'F32', 'F16', 'BF16'];
+const WEIGHT_TYPES: readonly StorageType[] = ['F64', 'F32', 'F16', 'BF16', 'F8_E4M3', 'F8_E5M2'];
 
 /** The items under their title, those past the first twenty by their number; '' for none. */
 export function list(title: string, items: readonly string[]): string {

@@ -17,6 +17,8 @@ export type Initializer = 'uniform' | 'normal' | 'ones' | 'zeros';
 
 const PERMUTATION: Record<Layout, number[] | null> = { plain: null, linear: [1, 0], conv: [2, 3, 1, 0] };
 
+const bytesOf = (data: Float32Array) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+
 /**
  * A tensor of a model: where it lies in the checkpoint, its shape there, its value once loaded, and what adapters make of
  * it. `value` is what is trained and saved, `effective` what layers compute with.
@@ -140,8 +142,7 @@ export class Parameter<R extends Rank = Rank> {
       return changed;
     }
     // read back once, so that the backend knows it as a weight: packing it may drop the plain copy
-    const numbers = changed.dataSync<'float32'>();
-    const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+    const bytes = bytesOf(changed.dataSync<'float32'>());
     const weight = backend.fromBytes(bytes, 'F32', changed.shape, physicalTypeOf(changed));
     changed.dispose();
     return weight as Tensor<R>;
@@ -204,14 +205,16 @@ export class Parameter<R extends Rank = Rank> {
   assign(data: Float32Array): void {
     this.fusedAdapters = [];
     const physical = this.tensor ? physicalTypeOf(this.tensor as Tensor) : this.dtype;
-    this.load(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), 'F32', physical);
+    this.load(bytesOf(data), 'F32', physical);
   }
 
   private decoded(bytes: Uint8Array, storage: StorageType, physical: PhysicalType): Tensor {
     const { permutation, matrixShape } = this;
     const backend = tf.backend();
-    if (supportsPhysicalTypes(backend) && (storage === 'F32' || storage === 'F16' || storage === 'BF16')) {
-      return backend.fromBytes(bytes, storage, matrixShape, physical, permutation ?? undefined);
+    if (supportsPhysicalTypes(backend)) {
+      const isNative = storage === 'F32' || storage === 'F16' || storage === 'BF16';
+      const numbers = isNative ? bytes : bytesOf(decodeToFloat32(bytes, storage));
+      return backend.fromBytes(numbers, isNative ? storage : 'F32', matrixShape, physical, permutation ?? undefined);
     }
     return tf.tidy(() => {
       const raw = tf.tensor(decodeToFloat32(bytes, storage), matrixShape, 'float32');

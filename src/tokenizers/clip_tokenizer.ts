@@ -2,6 +2,7 @@ import { files } from '#platform';
 import { InvalidArgumentError } from '../errors.js';
 import { isReplacedBySaving } from '../loaders/checkpoint_files.js';
 import { joinPath } from '../utils/paths.js';
+import { clipVocabulary } from './clip_vocabulary.js';
 import { FastTokenizer } from './fast_tokenizer.js';
 import { type Sides, tokenizeBatch } from './tokenize_batch.js';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer_files.js';
@@ -68,6 +69,15 @@ export class CLIPTokenizer implements Tokenizer {
   static async fromPretrained(dir: string): Promise<CLIPTokenizer> {
     await files.finishSaves(dir);
     return new CLIPTokenizer(await readTokenizerFiles(dir));
+  }
+
+  /**
+   * CLIP's own tokenizer, whose vocabulary comes with this package.
+   *
+   * @param padToken end-of-text in Stable Diffusion 1.x, "!" in 2.x and for OpenCLIP's text encoder of XL
+   */
+  static async standard(padToken = '<|endoftext|>'): Promise<CLIPTokenizer> {
+    return new CLIPTokenizer({ ...(await clipVocabulary()), padToken });
   }
 
   encode(text: string, options: EncodeOptions = {}): number[] {

@@ -18,6 +18,12 @@ const HUB_ADDRESS =
   /^(?:https?:\/\/)?(?:www\.)?(?:huggingface\.co|hf\.co)\/([^/]+\/[^/]+)\/(?:blob|resolve)\/([^/]+)\/([^?#]+)/;
 const PICKLE = /^\.(bin|ckpt|pt|pth)$/;
 
+/** Whether a source of weights names one file: a path, by its ending or by what is there, or an address on the hub. */
+export function namesFile(source: string, kind: 'file' | 'directory' | undefined): boolean {
+  const ending = extensionOf(source);
+  return kind === 'file' || (kind === undefined && (ending === '.safetensors' || PICKLE.test(ending)));
+}
+
 /**
  * The path of one file of weights: `source` itself, the only one in a directory, or one of a repository or an address of
  * the hub, downloaded where it is not in the cache.

@@ -1,7 +1,19 @@
 import { CheckpointError } from '../../errors.js';
 
 /** Number types that a checkpoint stores, under safetensors' names. */
-export type StorageType = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
+export type StorageType =
+  | 'F64'
+  | 'F32'
+  | 'F16'
+  | 'BF16'
+  | 'F8_E4M3'
+  | 'F8_E5M2'
+  | 'I64'
+  | 'I32'
+  | 'I16'
+  | 'I8'
+  | 'U8'
+  | 'BOOL';
 
 /** Bytes of one number of each type. */
 export const BYTES_PER_ELEMENT: Readonly<Record<StorageType, number>> = {
@@ -9,6 +21,8 @@ export const BYTES_PER_ELEMENT: Readonly<Record<StorageType, number>> = {
   F32: 4,
   F16: 2,
   BF16: 2,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
   I64: 8,
   I32: 4,
   I16: 2,
@@ -40,6 +54,19 @@ function halfToFloat(): Float32Array {
   }
   halfTable = table;
   return table;
+}
+
+let e4m3Table: Float32Array | undefined;
+
+/** Value of each byte as a float8 of 4 bits of exponent and 3 of mantissa, without infinities (Micikevicius et al. 2022). */
+function e4m3ToFloat(): Float32Array {
+  e4m3Table ??= Float32Array.from({ length: 256 }, (_, byte) => {
+    const exponent = (byte >> 3) & 15;
+    const mantissa = byte & 7;
+    const size = exponent === 0 ? mantissa * 2 ** -9 : (8 + mantissa) * 2 ** (exponent - 10);
+    return (byte & 0x7f) === 0x7f ? Number.NaN : byte & 0x80 ? -size : size;
+  });
+  return e4m3Table;
 }
 
 /** The bytes as typed array elements, in place where their alignment allows it. */
@@ -83,6 +110,15 @@ export function decodeToFloat32(bytes: Uint8Array, dtype: StorageType): Float32A
         bits[i] = from[i]! << 16;
       }
       return new Float32Array(bits.buffer);
+    }
+    case 'F8_E4M3': {
+      const table = e4m3ToFloat();
+      return Float32Array.from(bytes, (byte) => table[byte]!);
+    }
+    case 'F8_E5M2': {
+      // the upper half of a half-precision number
+      const table = halfToFloat();
+      return Float32Array.from(bytes, (byte) => table[byte << 8]!);
     }
     case 'I64':
       return Float32Array.from(elements(bytes, BigInt64Array), Number);

@@ -12,6 +12,7 @@ import {
   type ModelOptions,
   modelFromConfig,
 } from '../model.js';
+import { loadModelFile, type SingleFileOptions } from '../single_file.js';
 import { Autoencoder, type LatentDistribution } from './autoencoder.js';
 import { type AutoencoderKLConfig, parseAutoencoderConfig } from './autoencoder_kl_config.js';
 import { tiled } from './tiling.js';
@@ -86,6 +87,15 @@ export class AutoencoderKL extends Autoencoder {
   /** Loads an autoencoder from a directory with config.json and diffusion_pytorch_model.safetensors. */
   static fromPretrained(dir: string, options: LoadModelOptions = {}): Promise<AutoencoderKL> {
     return loadModel(AutoencoderKL, dir, options);
+  }
+
+  /**
+   * Loads an autoencoder from a single file in the original layout, of a whole checkpoint or of the VAE alone.
+   *
+   * @param source a .safetensors file, or its address on the hub
+   */
+  static fromSingleFile(source: string, options: SingleFileOptions = {}): Promise<AutoencoderKL> {
+    return loadModelFile(AutoencoderKL, 'vae', source, options);
   }
 
   /** Builds an autoencoder from a configuration alone. */

@@ -16,6 +16,7 @@ import {
   modelFromConfig,
 } from '../model.js';
 import type { ForwardPass } from '../offload.js';
+import { loadModelFile, type SingleFileOptions } from '../single_file.js';
 import type { UNetConditions } from '../unets/unet_conditioning.js';
 import { type PromptInputs, UNetDownPath, type UNetState } from '../unets/unet_down_path.js';
 import { planUNet } from '../unets/unet_plan.js';
@@ -76,6 +77,15 @@ export class ControlNetModel extends Model {
   /** Loads a ControlNet from a directory with config.json and diffusion_pytorch_model.safetensors. */
   static fromPretrained(dir: string, options: LoadModelOptions = {}): Promise<ControlNetModel> {
     return loadModel(ControlNetModel, dir, options);
+  }
+
+  /**
+   * Loads a ControlNet from a single file, in the original layout or diffusers'.
+   *
+   * @param source a .safetensors file, or its address on the hub
+   */
+  static fromSingleFile(source: string, options: SingleFileOptions = {}): Promise<ControlNetModel> {
+    return loadModelFile(ControlNetModel, 'controlnet', source, options);
   }
 
   /** Builds a ControlNet from a configuration alone. */

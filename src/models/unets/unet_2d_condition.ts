@@ -14,6 +14,7 @@ import {
   modelFromConfig,
 } from '../model.js';
 import type { ForwardPass, ForwardStep } from '../offload.js';
+import { loadModelFile, type SingleFileOptions } from '../single_file.js';
 import { type BlockInputs, type DownBlock2D, type MidBlock2D, UpBlock2D } from './unet_2d_blocks.js';
 import { parseUNetConfig, type UNetConfig } from './unet_2d_condition_config.js';
 import type { UNetConditions } from './unet_conditioning.js';
@@ -53,6 +54,15 @@ export class UNet2DConditionModel extends Model {
   /** Loads a UNet from a directory with config.json and diffusion_pytorch_model.safetensors. */
   static fromPretrained(dir: string, options: LoadModelOptions = {}): Promise<UNet2DConditionModel> {
     return loadModel(UNet2DConditionModel, dir, options);
+  }
+
+  /**
+   * Loads a UNet from a single file in the original layout, of a whole checkpoint.
+   *
+   * @param source a .safetensors file, or its address on the hub
+   */
+  static fromSingleFile(source: string, options: SingleFileOptions = {}): Promise<UNet2DConditionModel> {
+    return loadModelFile(UNet2DConditionModel, 'unet', source, options);
   }
 
   /** Builds a UNet from a configuration alone. */

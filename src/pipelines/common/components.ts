@@ -6,6 +6,8 @@ import { type PhysicalType, supportsPhysicalTypes } from '../../backends/types.j
 import { ConfigReader, readJson, readJsonObject, writeJson } from '../../config/config.js';
 import { ConfigError, DownloadError } from '../../errors.js';
 import { type DownloadProgress, type ResolveOptions, resolvePretrained } from '../../loaders/hub/hub.js';
+import { findWeightsFile, namesFile } from '../../loaders/hub/weights_file.js';
+import { SingleFile } from '../../loaders/single_file/single_file.js';
 import { MultiControlNetModel } from '../../models/index.js';
 import { checkSaveOptions, Model, type SaveOptions } from '../../models/model.js';
 import { type SchedulerConfigJson, SchedulerMixin, schedulerFromConfig } from '../../schedulers/index.js';
@@ -13,6 +15,7 @@ import { checkAborted, expectThat, invalid, is } from '../../utils/check.js';
 import { warn } from '../../utils/logging.js';
 import { baseName, joinPath, parentPath } from '../../utils/paths.js';
 import { CALLBACK, type Check, checkOptions, choice, SIGNAL } from './options.js';
+import { loadFileComponent } from './single_file.js';
 
 /** Progress of reading weights: tensors of one component. */
 export interface LoadProgress {
@@ -29,6 +32,8 @@ export interface ComponentLoadOptions {
   attention?: AttentionSetting;
   signal?: AbortSignal;
   onProgress?: (loaded: number, total: number) => void;
+  /** The file that holds the component, in place of a directory. */
+  singleFile?: SingleFile;
 }
 
 /** A class that a component can be of. */
@@ -78,7 +83,10 @@ export function component<T extends object>(
   return {
     ...{ folder, library, optional, classNames, classNameOf },
     check: options.check ?? [(object) => classNameOf(object) !== undefined, expected],
-    load: (dir, className, loadOptions) => classes[className!]!.fromPretrained(dir, loadOptions),
+    load: (dir, className, loadOptions) =>
+      loadOptions.singleFile
+        ? (loadFileComponent(classes[className!]!, folder, loadOptions.singleFile, loadOptions) as Promise<T>)
+        : classes[className!]!.fromPretrained(dir, loadOptions),
   };
 }
 
@@ -89,9 +97,9 @@ export const schedulerComponent: ComponentSpec<SchedulerMixin> = {
   optional: false,
   classNames: [],
   check: [(object) => object instanceof SchedulerMixin, 'a scheduler'],
-  load: async (dir, className) => {
+  load: async (dir, className, { singleFile }) => {
     const path = joinPath(dir, 'scheduler_config.json');
-    const config: SchedulerConfigJson | undefined = await readJsonObject(path);
+    const config: SchedulerConfigJson | undefined = await (singleFile?.config('scheduler') ?? readJsonObject(path));
     if (!config) {
       throw new ConfigError(`there is no file ${path}`);
     }
@@ -108,6 +116,8 @@ export interface LoadOptions extends Omit<ResolveOptions, 'onProgress' | 'choose
   dtype?: PhysicalType;
   /** How attention is computed: a name of ATTENTION_NAMES, or an object with one and its options. */
   attention?: AttentionSetting;
+  /** For a single file: directory of configurations in diffusers' layout, in place of those of the file's kind. */
+  config?: string;
   onProgress?: (progress: LoadProgress | ({ stage: 'download' } & DownloadProgress)) => void;
 }
 
@@ -122,6 +132,7 @@ const LOAD_CHECKS: { readonly [K in keyof Required<LoadOptions>]: Check } = {
   backend: STRING,
   dtype: choice(['float32', 'bfloat16', 'float16']),
   attention: [(value) => is.string(value) || is.object(value), 'a name of ATTENTION_NAMES or an object with one'],
+  config: NAME,
   revision: NAME,
   variant: NAME,
   subfolder: NAME,
@@ -171,23 +182,51 @@ export async function loadComponents<C extends object>(
   options: FromPretrainedOptions<C>,
 ): Promise<{ components: C; modelName: string }> {
   const where = 'fromPretrained';
-  const expected = 'a directory or the id of a repository on the hub';
+  const expected = 'a directory, a single file or the id of a repository on the hub';
   expectThat(is.string(idOrDir) && idOrDir !== '', where, 'the checkpoint', expected, idOrDir);
   checkLoadOptions(table, options);
-  const dir = await findCheckpoint(idOrDir, options);
-  const index = await readIndex(className, dir);
-  const wanted = planComponents(className, table, index, options);
-  await ensureBackend(options.backend);
+  const singleFile = namesFile(idOrDir, await files.kind(idOrDir)) ? await openFile(idOrDir, options) : undefined;
+  const dir = singleFile ? '' : await findCheckpoint(idOrDir, options);
+  try {
+    const index = singleFile
+      ? new ConfigReader(await singleFile.index(), singleFile.path)
+      : await readIndex(className, dir);
+    const wanted = planComponents(className, table, index, { ...options, singleFile });
+    await ensureBackend(options.backend);
+    const components = await loadPlanned(wanted, dir, options.signal);
+    return { components, modelName: nameOf(idOrDir) };
+  } finally {
+    await singleFile?.close();
+  }
+}
+
+/** The checkpoint's name, for the metadata of pictures. */
+function nameOf(idOrDir: string): string {
+  return baseName(idOrDir).replace(/\.safetensors$/, '');
+}
+
+async function openFile(source: string, options: LoadOptions): Promise<SingleFile> {
+  const { revision, cacheDir, token, localFilesOnly, signal, onProgress, config } = options;
+  const download = onProgress && ((progress: DownloadProgress) => onProgress({ stage: 'download', ...progress }));
+  const where = { revision, cacheDir, token, localFilesOnly, signal, onProgress: download };
+  return SingleFile.open(await findWeightsFile(source, where), config);
+}
+
+async function loadPlanned<C>(
+  wanted: readonly PlannedComponent<C>[],
+  dir: string,
+  signal: AbortSignal | undefined,
+): Promise<C> {
   const components: Partial<C> = {};
   const loaded: unknown[] = [];
   try {
     for (const { name, given, load } of wanted) {
-      checkAborted(options.signal, 'loading');
+      checkAborted(signal, 'loading');
       const object = given === undefined && load ? await load(dir) : (given ?? null);
       components[name] = object as C[keyof C];
       loaded.push(given === undefined ? object : null);
     }
-    return { components: components as C, modelName: baseName(idOrDir) };
+    return components as C;
   } catch (error) {
     disposeAll(loaded);
     throw error;
@@ -207,7 +246,7 @@ function planComponents<C extends object>(
   className: string,
   table: ComponentTable<C>,
   index: ConfigReader,
-  options: FromPretrainedOptions<C>,
+  options: FromPretrainedOptions<C> & Pick<ComponentLoadOptions, 'singleFile'>,
 ): PlannedComponent<C>[] {
   const rows = (Object.keys(table) as (keyof C & string)[]).map((name) => ({ name, spec: table[name] }));
   checkNoOthers(
@@ -258,12 +297,19 @@ function loadOne(
   spec: ComponentSpec,
   dir: string,
   className: string | undefined,
-  { dtype = 'float32', variant, attention, signal, onProgress }: LoadOptions,
+  {
+    dtype = 'float32',
+    variant,
+    attention,
+    signal,
+    onProgress,
+    singleFile,
+  }: LoadOptions & Pick<ComponentLoadOptions, 'singleFile'>,
 ): Promise<unknown> {
   const { folder } = spec;
   const progress =
     onProgress && ((loaded: number, total: number) => onProgress({ stage: 'load', component: folder, loaded, total }));
-  const options = { dtype: usableType(dtype), variant, attention, signal, onProgress: progress };
+  const options = { dtype: usableType(dtype), variant, attention, signal, onProgress: progress, singleFile };
   return spec.load(joinPath(dir, folder), className, options);
 }
 

@@ -10,9 +10,11 @@ import {
 } from '../../attention/index.js';
 import type { GeneratedImage } from '../../images/index.js';
 import { isReplacedBySaving } from '../../loaders/checkpoint_files.js';
+import { namesFile } from '../../loaders/hub/weights_file.js';
 import { Autoencoder, CLIPTextModel } from '../../models/index.js';
 import type { Model, SaveOptions } from '../../models/model.js';
 import type { SchedulerConfigJson, SchedulerMixin } from '../../schedulers/index.js';
+import { expectThat, is } from '../../utils/check.js';
 import { AdapterLoader } from './adapter_loader.js';
 import type { Prompt } from './callable.js';
 import {
@@ -100,6 +102,24 @@ export abstract class DiffusionPipeline<
   ) {
     super();
     checkComponents(className, table, parts);
+  }
+
+  /**
+   * Loads a checkpoint that is one .safetensors file in the layout of the original code, as model sites have them.
+   *
+   * @param source a path, or an address on the hub: https://huggingface.co/organisation/name/blob/main/file.safetensors
+   * @param options those of fromPretrained; `config` is a directory of configurations in place of the built-in ones
+   * @throws CheckpointError, StateDictError, ConfigError, DownloadError that say what is wrong with it
+   */
+  static async fromSingleFile<P, O extends object>(
+    this: { fromPretrained(idOrDir: string, options?: O): Promise<P> },
+    source: string,
+    options?: O,
+  ): Promise<P> {
+    const isFile = is.string(source) && (namesFile(source, undefined) || source.includes('://'));
+    expectThat(isFile, 'fromSingleFile', 'the checkpoint', 'the path or address of a .safetensors file', source);
+    // biome-ignore lint/complexity/noThisInStatic: each pipeline's own
+    return this.fromPretrained(source, options);
   }
 
   get components(): C {
