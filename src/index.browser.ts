@@ -301,6 +301,8 @@ export {
   type SigmaConversion,
   type SigmaRange,
   SigmaScheduler,
+  SingleFile,
+  type SingleFileKind,
   type SingleFileOptions,
   type SizeOptions,
   SlicedAttention,

@@ -126,6 +126,8 @@ export {
   type TensorEntry,
   writeSafetensors,
 } from './loaders/safetensors/index.js';
+export type { SingleFileKind } from './loaders/single_file/kinds.js';
+export { SingleFile } from './loaders/single_file/single_file.js';
 export type {
   StateDict,
   StorageType,

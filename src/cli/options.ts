@@ -29,8 +29,8 @@ export interface OptionRow {
 
 export const OPTIONS: readonly OptionRow[] = [
   {
-    flags: '--model <dir or id>',
-    text: "directory in diffusers' layout, or a repository of the Hugging Face hub",
+    flags: '--model <path or id>',
+    text: "directory in diffusers' layout, single .safetensors file in the original one, or a repository of the Hugging Face hub",
     default: TINY_SHAPES,
     defaultText: 'tiny-shapes',
     to: 'command',

@@ -44,7 +44,7 @@ export async function loadFilePart<M extends Model>(
   const config = await configOf(path, folder, dir);
   const model = new modelClass(config, { ...options, source: `${baseName(path)}: ${folder}` });
   const paths = model.parameters.map(({ path }) => path);
-  const open = async () => (await SingleFile.open(path, dir)).component(folder, paths);
+  const open = () => openPart(path, folder, dir, paths);
   model.attachCheckpoint(open);
   const dict = await open();
   try {
@@ -54,6 +54,16 @@ export async function loadFilePart<M extends Model>(
     await dict.close();
   }
   return model;
+}
+
+async function openPart(path: string, folder: string, dir: string | undefined, paths: readonly string[]) {
+  const file = await SingleFile.open(path, dir);
+  try {
+    return file.component(folder, paths);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 }
 
 async function configOf(path: string, folder: string, dir: string | undefined) {

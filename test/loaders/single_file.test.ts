@@ -15,6 +15,7 @@ import {
   AutoencoderKL,
   CLIPTextModel,
   CLIPTextModelWithProjection,
+  ControlNetModel,
   UNet2DConditionModel,
 } from '../../src/models/index.js';
 import type { ConfigJson, Model } from '../../src/models/model.js';
