@@ -1,33 +1,12 @@
 import { type Command, Option } from 'commander';
 import { ATTENTION_NAMES } from '../attention/methods/options.js';
 import { BACKEND_NAMES } from '../backends/index.js';
+import type { ServeValues } from './commands/serve.js';
 import { EXIT, reportError } from './exit.js';
 import { interruption } from './interruption.js';
 import { countOption, numberOption } from './option_values.js';
 
 type Execute = (run: () => Promise<number>) => Promise<void>;
-
-/** What commander hands to `serve`. */
-export interface ServeValues {
-  model?: string[];
-  models?: string;
-  host: string;
-  port: number;
-  apiKey: string[];
-  allowedHost: string[];
-  corsOrigin: string[];
-  workers: number;
-  memoryLimit?: number;
-  maxPixels?: number;
-  maxSteps?: number;
-  maxPictures?: number;
-  maxQueue?: number;
-  keep?: number;
-  backend: string;
-  dtype: string;
-  attention?: string;
-  quiet?: boolean;
-}
 
 const list = (value: string, before: string[] = []): string[] => [...before, value];
 const DTYPES = ['float32', 'bfloat16', 'float16'];

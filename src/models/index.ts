@@ -11,7 +11,8 @@ export {
 export { FeedForward } from './blocks/feed_forward.js';
 export type { ResnetBlock2D, ResnetConfig } from './blocks/resnet.js';
 export { type ControlNetInputs, ControlNetModel, type ControlNetOutput } from './controlnets/controlnet.js';
-export { MultiControlNetModel } from './controlnets/multicontrolnet.js';
+export type { ControlNetConfig } from './controlnets/controlnet_config.js';
+export { type MultiControlNetInputs, MultiControlNetModel } from './controlnets/multicontrolnet.js';
 export {
   type ConfigJson,
   type FromConfigOptions,

@@ -2,7 +2,7 @@ import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { type Catalog, LocalCatalog, modelSources } from './engine/catalog.js';
 import { EnginePool } from './engine/engine_pool.js';
-import type { LoadSettings } from './engine/messages.js';
+import type { LoadSettings } from './engine/loaded_model.js';
 import { RequestError } from './errors.js';
 import { createApp } from './http/app.js';
 import type { ServerContext } from './http/context.js';

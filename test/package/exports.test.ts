@@ -39,8 +39,9 @@ test('the names that programs can import are those of exports.json; npm run expo
   expect(Object.fromEntries(entries.map(([path, { types }]) => [path, namesOf(types)]))).toEqual(listed);
 });
 
-test("a browser's program can import the same names, and mountFiles", () => {
-  expect(namesOf(main.browser!.types)).toEqual([...namesOf(main.types), 'mountFiles'].sort());
+test("a browser's program can import the same names, and what gives it files and lists the models it keeps", () => {
+  const own = ['CachedModel', 'deleteCachedModel', 'listCachedModels', 'mountFiles'];
+  expect(namesOf(main.browser!.types)).toEqual([...namesOf(main.types), ...own].sort());
 });
 
 test('what a subpath exports, the library exports as well, but for the server, which browsers have no use for', () => {

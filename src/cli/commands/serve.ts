@@ -1,6 +1,27 @@
 import { TINY_SHAPES } from '../../pipelines/index.js';
 import { createServer, type Limits, type ServerOptions } from '../../server/index.js';
-import type { ServeValues } from '../serving.js';
+
+/** What commander hands to `serve`. */
+export interface ServeValues {
+  model?: string[];
+  models?: string;
+  host: string;
+  port: number;
+  apiKey: string[];
+  allowedHost: string[];
+  corsOrigin: string[];
+  workers: number;
+  memoryLimit?: number;
+  maxPixels?: number;
+  maxSteps?: number;
+  maxPictures?: number;
+  maxQueue?: number;
+  keep?: number;
+  backend: string;
+  dtype: string;
+  attention?: string;
+  quiet?: boolean;
+}
 
 /** Serves until the signal comes. */
 export async function serve(values: ServeValues, signal: AbortSignal): Promise<void> {

@@ -5,7 +5,7 @@ import { CLIPTokenizer } from '../../tokenizers/index.js';
 import type { Capabilities } from './capabilities.js';
 import type { ModelSource } from './engine.js';
 import type { EnginePool } from './engine_pool.js';
-import type { LoadSettings } from './messages.js';
+import type { LoadSettings } from './loaded_model.js';
 
 /** A model as clients see it. */
 export interface ModelEntry {

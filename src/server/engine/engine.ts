@@ -4,7 +4,8 @@ import * as errors from '../../errors.js';
 import { EngineCrashError, type ErrorReport, RequestError } from '../errors.js';
 import type { DrawRequest } from '../request/draw_request.js';
 import type { Capabilities } from './capabilities.js';
-import type { Ask, DrawProgress, FromEngine, LoadSettings, Picture, Preview, ToEngine } from './messages.js';
+import type { LoadSettings } from './loaded_model.js';
+import type { Ask, DrawProgress, FromEngine, Picture, Preview, ToEngine } from './messages.js';
 
 const ENGINE_FILE = fileURLToPath(new URL('./engine_process.js', import.meta.url));
 /** Characters of what an engine printed that an error may show. */

@@ -11,7 +11,15 @@ import {
 import { pictureSize } from '../../pipelines/stable_diffusion/outdated_configs.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
 import { oneOf } from '../../utils/check.js';
-import type { LoadSettings } from './messages.js';
+
+/** How a model is loaded; the names of `fromPretrained`. */
+export interface LoadSettings {
+  backend?: string;
+  dtype?: string;
+  attention?: string;
+  variant?: string;
+  revision?: string;
+}
 
 /** What the server asks of a pipeline. */
 export type DrawingPipeline = StableDiffusionPipeline | StableDiffusionImg2ImgPipeline | LatentConsistencyModelPipeline;

@@ -1,15 +1,7 @@
 import type { ErrorReport } from '../errors.js';
 import type { DrawRequest } from '../request/draw_request.js';
 import type { Capabilities } from './capabilities.js';
-
-/** How a model is loaded; the names of `fromPretrained`. */
-export interface LoadSettings {
-  backend?: string;
-  dtype?: string;
-  attention?: string;
-  variant?: string;
-  revision?: string;
-}
+import type { LoadSettings } from './loaded_model.js';
 
 /** A drawn picture as a file. */
 export interface Picture {
