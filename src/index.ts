@@ -7,6 +7,8 @@ export type {
   LoraRecord,
   LoraWeight,
   ModelWeight,
+  TextualInversionOptions,
+  TextualInversionRecord,
 } from './adapters/index.js';
 export {
   ATTENTION_NAMES,
@@ -273,7 +275,7 @@ export {
   type LoadProgress,
   type LoopOptions,
   type LoopStep,
-  loadRedrawingLoras,
+  loadRedrawingAdapters,
   type ModelCall,
   type NegativeGuidanceOptions,
   type Output,
@@ -289,6 +291,7 @@ export {
   type PromptSyntax,
   packLatents,
   type RawImage,
+  type RecordedEmbedding,
   type RecordedLora,
   type RecordedPipeline,
   type Redrawing,

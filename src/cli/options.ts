@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander';
 import { ATTENTION_NAMES } from '../attention/methods/options.js';
 import { BACKEND_NAMES } from '../backends/index.js';
 import { TINY_SHAPES } from '../pipelines/index.js';
-import { type LoraFlag, loraOption } from './adapters.js';
+import { type EmbeddingFlag, embeddingOption, type LoraFlag, loraOption } from './adapters.js';
 import { countOption, jsonObjectOption, numberOption, seedOption } from './option_values.js';
 
 /** A command that draws. */
@@ -37,7 +37,7 @@ export const OPTIONS: readonly OptionRow[] = [
   },
   {
     flags: '--from <picture>',
-    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--mask`, `--lora`, `--out`',
+    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--mask`, `--lora`, `--embedding`, `--out`',
     to: 'command',
   },
   {
@@ -161,6 +161,12 @@ export const OPTIONS: readonly OptionRow[] = [
     to: 'command',
   },
   {
+    flags: '--embedding <file>',
+    text: 'a textual inversion, `file` or `word=file`; may stand several times. The word is the one in the file, or its name',
+    parse: embeddingOption,
+    to: 'command',
+  },
+  {
     flags: '--attention <name>',
     text: 'how attention is computed, see below',
     choices: ATTENTION_NAMES,
@@ -247,6 +253,7 @@ export interface CommandValues {
   from?: string;
   image?: string;
   lora?: readonly LoraFlag[];
+  embedding?: readonly EmbeddingFlag[];
   mask?: string;
   batch: number;
   steps: number;

@@ -59,7 +59,8 @@ export type {
 } from './common/options.js';
 export {
   applyRedrawing,
-  loadRedrawingLoras,
+  loadRedrawingAdapters,
+  type RecordedEmbedding,
   type RecordedLora,
   type Redrawing,
   redraw,

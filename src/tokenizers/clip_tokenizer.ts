@@ -80,6 +80,20 @@ export class CLIPTokenizer implements Tokenizer {
     return new CLIPTokenizer({ ...(await clipVocabulary()), padToken });
   }
 
+  /** Whether a word is one token, of the vocabulary or added. */
+  hasToken(word: string): boolean {
+    return this.#fast.hasWord(word) || this.#fast.idOf(word) !== undefined;
+  }
+
+  /** Lets a word stand for ids that a text encoder has given its embeddings, as textual inversion does; it is not saved. */
+  addToken(word: string, ids: readonly number[]): void {
+    this.#fast.setWord(word, ids);
+  }
+
+  removeToken(word: string): void {
+    this.#fast.removeWord(word);
+  }
+
   encode(text: string, options: EncodeOptions = {}): number[] {
     if (typeof text !== 'string') {
       throw new InvalidArgumentError(

@@ -3,7 +3,7 @@ import { readJsonObject } from '../config/config.js';
 import { CheckpointError } from '../errors.js';
 import { is } from '../utils/check.js';
 import { AddedTokenFinder } from './added_tokens.js';
-import type { AddedToken } from './tokenizer_json.js';
+import { type AddedToken, specialToken } from './tokenizer_json.js';
 
 /** A tokenizer.json as Hugging Face's tokenizers library writes it, of whatever model: BPE (CLIP), Unigram (T5). */
 export interface FastTokenizerJson {
@@ -22,6 +22,9 @@ export class FastTokenizer {
   readonly #normalized: AddedTokenFinder;
   readonly #added: Map<string, number>;
   readonly #specialIds: Set<number>;
+  /** Words that stand for ids of others' making, and how they are found in the normalized text. */
+  readonly #words = new Map<string, readonly number[]>();
+  #wordFinder: AddedTokenFinder | null = null;
   /** Characters of the longest token. */
   readonly #longest: number;
 
@@ -52,6 +55,26 @@ export class FastTokenizer {
       throw new CheckpointError(`${path} expects a tokenizer, {"model": {...}, "added_tokens": [...]}`);
     }
     return new FastTokenizer({ ...json, added_tokens: json.added_tokens ?? [] } as FastTokenizerJson);
+  }
+
+  /** Lets a word stand for ids wherever it is found in a text, in whatever case the normalizer leaves it. */
+  setWord(word: string, ids: readonly number[]): void {
+    this.#words.set(this.#normalize(word), ids);
+    this.#findWords();
+  }
+
+  removeWord(word: string): void {
+    this.#words.delete(this.#normalize(word));
+    this.#findWords();
+  }
+
+  hasWord(word: string): boolean {
+    return this.#words.has(this.#normalize(word));
+  }
+
+  #findWords(): void {
+    const tokens = [...this.#words.keys()].map((content, id) => ({ ...specialToken(content), id }));
+    this.#wordFinder = tokens.length > 0 ? new AddedTokenFinder(tokens, ({ content }) => content) : null;
   }
 
   /** The id of a token, added or of the vocabulary. */
@@ -89,8 +112,17 @@ export class FastTokenizer {
   /** The ids of text in which the added tokens that are looked for as written have been found already. */
   #encodeText(text: string, limit: number): number[] {
     const ids: number[] = [];
-    const normalized = this.#normalize(text);
-    for (const piece of this.#normalized.split(this.#begin(normalized, limit))) {
+    const words = [...this.#words.values()];
+    const begin = this.#begin(this.#normalize(text), limit);
+    for (const piece of this.#wordFinder?.split(begin) ?? [{ text: begin }]) {
+      this.#append(ids, 'id' in piece ? words[piece.id]! : this.#encodeNormalized(piece.text));
+    }
+    return ids;
+  }
+
+  #encodeNormalized(text: string): number[] {
+    const ids: number[] = [];
+    for (const piece of this.#normalized.split(text)) {
       this.#append(ids, 'id' in piece ? [piece.id] : this.#encodePiece(piece.text));
     }
     return ids;

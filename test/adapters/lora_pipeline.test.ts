@@ -8,7 +8,7 @@ import { describeBackends } from '../../src/backends/index.js';
 import type { PhysicalType } from '../../src/backends/types.js';
 import { CheckpointError, InvalidArgumentError, NotReproducibleError, StateDictError } from '../../src/errors.js';
 import { PARAMETERS_KEY } from '../../src/images/index.js';
-import { applyRedrawing, loadRedrawingLoras, redraw, StableDiffusionPipeline } from '../../src/pipelines/index.js';
+import { applyRedrawing, loadRedrawingAdapters, redraw, StableDiffusionPipeline } from '../../src/pipelines/index.js';
 import { type PipelineConfigs, writeCheckpoint } from '../support/checkpoint.js';
 import { relativeL2 } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
@@ -211,11 +211,13 @@ describe('metadata of a picture drawn with LoRAs', () => {
       ['p', 'peft.safetensors'],
     ]);
     const again = await load();
-    await expect(loadRedrawingLoras(again, redrawing, [kohya])).rejects.toThrow(NotReproducibleError);
+    await expect(loadRedrawingAdapters(again, redrawing, { loras: [kohya] })).rejects.toThrow(NotReproducibleError);
     const other = join(dir, 'other.safetensors');
     await writeDescribed(other, FILES.get('kohya')!);
-    await expect(loadRedrawingLoras(again, redrawing, [kohya, other])).rejects.toThrow(/other.safetensors' \(SHA-256/);
-    await loadRedrawingLoras(again, redrawing, [peft, kohya]);
+    await expect(loadRedrawingAdapters(again, redrawing, { loras: [kohya, other] })).rejects.toThrow(
+      /other.safetensors' \(SHA-256/,
+    );
+    await loadRedrawingAdapters(again, redrawing, { loras: [peft, kohya] });
     applyRedrawing(again, redrawing);
     const { images: drawn } = await again(redrawing.prompt, redrawing.options);
     expect(drawn[0]!.data).toEqual(images[0]!.data);

@@ -15,19 +15,11 @@ import diffusers.loaders.lora_pipeline as lora_pipeline
 import torch
 from diffusers.utils.peft_utils import _create_lora_config
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
-from generated_weights import generated
 from peft import inject_adapter_in_model, set_peft_model_state_dict
-from pipelines import BETAS, END, TEXT, UNET, VAE, pipeline, run, save
+from adapter_files import ARGS, KIND, File
+from pipelines import pipeline, run, save
 from safetensors.torch import save_file
 
-KIND = dict(
-    unet=dict(UNET, attention_head_dim=4),
-    vae=VAE,
-    text_encoder=TEXT,
-    pad=END,
-    scheduler=dict(_class_name="DDIMScheduler", set_alpha_to_one=False, steps_offset=1, clip_sample=False, **BETAS),
-)
-ARGS = dict(prompt="a red circle", negative_prompt="a square", num_inference_steps=2, seed=7, height=16, width=24)
 RANK = 3
 
 
@@ -78,23 +70,6 @@ def convolution(name):
     return name.endswith(
         ("conv1", "conv2", "conv_in", "conv_out", ".conv", "conv_shortcut", "time_emb_proj", "linear_1")
     )
-
-
-class File:
-    """A file of named tensors; those of 0 axes have values, the others are generated and scaled."""
-
-    def __init__(self, metadata=None):
-        self.tensors, self.values, self.metadata = {}, {}, metadata or {}
-
-    def add(self, name, shape):
-        self.tensors[name] = shape
-
-    def state(self):
-        made = {k: generated(k, v) * (0.7 if len(v) > 1 else 1) for k, v in self.tensors.items()}
-        return {**made, **{k: torch.tensor(v) for k, v in self.values.items()}}
-
-    def describe(self):
-        return dict(tensors=self.tensors, values=self.values, metadata=self.metadata)
 
 
 def pair(file, stem, shape, rank=RANK, down="lora_A.weight", up="lora_B.weight"):

@@ -16,7 +16,7 @@ import {
 } from '../../pipelines/index.js';
 import { createScheduler, findScheduler } from '../../schedulers/index.js';
 import { setWarningHandler } from '../../utils/logging.js';
-import { loadLoras } from '../adapters.js';
+import { loadEmbeddings, loadLoras } from '../adapters.js';
 import { asUsage } from '../exit.js';
 import type { Interruption } from '../interruption.js';
 import { type MemoryReport, withMemoryReport } from '../memory.js';
@@ -142,6 +142,9 @@ async function load(
   display.note(`loaded ${pipe.modelName} in ${formatSeconds(seconds(begin))}`);
   await changeScheduler(pipe, values);
   await loadLoras(pipe, values.lora);
+  for (const word of await loadEmbeddings(pipe, values.embedding)) {
+    display.note(`the prompt can say ${word}`);
+  }
   await saveMemory(pipe, values);
   return { pipe, download };
 }

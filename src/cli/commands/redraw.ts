@@ -4,7 +4,7 @@ import { readParameters } from '../../images/index.js';
 import {
   applyRedrawing,
   LatentConsistencyModelPipeline,
-  loadRedrawingLoras,
+  loadRedrawingAdapters,
   type Redrawing,
   redraw,
   StableDiffusionImg2ImgPipeline,
@@ -27,7 +27,7 @@ const PIPELINES = Object.fromEntries(
   ].map((Pipeline) => [Pipeline.className, Pipeline]),
 );
 
-/** Draws the picture `--from` again: checkpoint `--model`, pictures `--image` and `--mask` that it began with, LoRAs `--lora`. */
+/** Draws the picture `--from` again: checkpoint `--model`, pictures `--image` and `--mask` that it began with, adapters. */
 export async function redrawPicture(
   values: CommandValues,
   display: ProgressDisplay,
@@ -61,7 +61,7 @@ async function readRedrawing({ from, image, mask }: CommandValues): Promise<Redr
 }
 
 async function load(
-  { model, lora = [] }: CommandValues,
+  { model, lora = [], embedding = [] }: CommandValues,
   redrawing: Redrawing,
   display: ProgressDisplay,
   signal: AbortSignal,
@@ -80,11 +80,10 @@ async function load(
   if (redrawing.model !== undefined && redrawing.model !== pipe.modelName) {
     display.note(`warning: the picture was drawn with ${redrawing.model}, this is ${pipe.modelName}`);
   }
-  await loadRedrawingLoras(
-    pipe,
-    redrawing,
-    lora.map(({ path }) => path),
-  );
+  await loadRedrawingAdapters(pipe, redrawing, {
+    loras: lora.map(({ path }) => path),
+    embeddings: embedding.map(({ path }) => path),
+  });
   applyRedrawing(pipe, redrawing);
   return pipe;
 }

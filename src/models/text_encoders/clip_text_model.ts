@@ -9,6 +9,7 @@ import {
   createAttentionMethod,
   MemoryEfficientAttention,
 } from '../../attention/index.js';
+import { physicalTypeOf, toPhysicalType } from '../../backends/precision.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { Embedding, LayerNorm, Linear, Weights } from '../../nn/index.js';
 import { attentionShape } from '../../ops/attention/score_matrix.js';
@@ -125,6 +126,8 @@ export class CLIPTextModel extends Model {
 
   readonly parsed: CLIPTextConfig;
   private readonly tokenEmbedding: Embedding;
+  /** Embeddings that were added, [hiddenSize] each, by their ids. */
+  private readonly added = new Map<number, tf.Tensor1D>();
   private readonly positionEmbedding: Embedding;
   private readonly encoderLayers: CLIPEncoderLayer[];
   private readonly finalLayerNorm: LayerNorm;
@@ -163,6 +166,64 @@ export class CLIPTextModel extends Model {
     return modelFromConfig(CLIPTextModel, config, options);
   }
 
+  /**
+   * Adds embeddings, as textual inversion does; they are not saved.
+   *
+   * @param vectors the numbers of one or several, hidden_size each
+   * @returns ids, past those of the vocabulary
+   */
+  addEmbeddings(vectors: Float32Array): number[] {
+    const { hiddenSize, vocabSize } = this.parsed;
+    const first = Math.max(vocabSize - 1, ...this.added.keys()) + 1;
+    return Array.from({ length: vectors.length / hiddenSize }, (_, i) => {
+      const vector = tf.tensor1d(vectors.slice(i * hiddenSize, (i + 1) * hiddenSize));
+      this.added.set(first + i, tf.keep(vector));
+      return first + i;
+    });
+  }
+
+  /** Frees embeddings that were added. */
+  removeEmbeddings(ids: readonly number[]): void {
+    for (const id of ids) {
+      this.added.get(id)?.dispose();
+      this.added.delete(id);
+    }
+  }
+
+  override dispose(): void {
+    this.removeEmbeddings([...this.added.keys()]);
+    super.dispose();
+  }
+
+  /** Embeddings of ids, [B, N, hiddenSize]. */
+  private embed(inputIds: number[][]): Tensor3D {
+    const shape: [number, number] = [inputIds.length, inputIds[0]!.length];
+    const { vocabSize, hiddenSize } = this.parsed;
+    const known = inputIds.map((ids) => ids.map((id) => Math.min(id, vocabSize - 1)));
+    const tokens = this.tokenEmbedding.forward(tf.tensor2d(known, shape, 'int32')) as Tensor3D;
+    const used = [...new Set(inputIds.flat())].filter((id) => this.added.has(id));
+    if (used.length === 0) {
+      return tokens;
+    }
+    const places = inputIds.flatMap((ids) => ids.map((id) => used.indexOf(id)));
+    const isAdded = tf.tensor(
+      places.map((place) => place >= 0),
+      [...shape, 1],
+      'bool',
+    );
+    const rows = tf.tensor2d(
+      places.map((place) => Math.max(place, 0)),
+      shape,
+      'int32',
+    );
+    const vectors = tf.gather(tf.stack(used.map((id) => this.added.get(id)!)), rows);
+    return tf.where(
+      tf.tile(isAdded, [1, 1, hiddenSize]),
+      toPhysicalType(vectors, physicalTypeOf(tokens)),
+      tokens,
+    ) as Tensor3D;
+  }
+
   override get attentionLayers(): readonly AttentionLayer[] {
     return this.attentionPlaces;
   }
@@ -184,7 +245,7 @@ export class CLIPTextModel extends Model {
     this.checkInputs(inputIds, clipSkip);
     const [batch, length] = [inputIds.length, inputIds[0]!.length];
     return tf.tidy(() => {
-      const tokens = this.tokenEmbedding.forward(tf.tensor2d(inputIds, [batch, length], 'int32'));
+      const tokens = this.embed(inputIds);
       const positions = this.positionEmbedding.forward(tf.range(0, length, 1, 'int32'));
       const bias = attentionBias(batch, length, attentionMask);
       let state = tf.add(tokens, positions) as Tensor3D;
@@ -218,7 +279,9 @@ export class CLIPTextModel extends Model {
           `got lengths ${inputIds.map((ids) => ids.length)}`,
       );
     }
-    const wrong = inputIds.flat().find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    const wrong = inputIds
+      .flat()
+      .find((id) => !Number.isInteger(id) || id < 0 || (id >= vocabSize && !this.added.has(id)));
     if (wrong !== undefined) {
       throw new InvalidArgumentError(
         `[CLIPTextModel] token id ${wrong} is outside the vocabulary of ${vocabSize}; is it this model's tokenizer?`,

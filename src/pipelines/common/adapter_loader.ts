@@ -17,6 +17,13 @@ import {
 } from '../../adapters/lora/lora.js';
 import type { LoraModels } from '../../adapters/lora/lora_file.js';
 import type { LoraWeight } from '../../adapters/lora/lora_weights.js';
+import {
+  loadTextualInversion,
+  type TextEncoding,
+  type TextualInversionOptions,
+  unloadTextualInversion,
+} from '../../adapters/textual_inversion.js';
+import { CLIPTextModel } from '../../models/index.js';
 import { Model } from '../../models/model.js';
 import { Callable, type Prompt } from './callable.js';
 import { loraTags } from './lora_tags.js';
@@ -32,6 +39,16 @@ export function loraModels(components: object): LoraModels {
   const { unet, textEncoder, textEncoder2 } = components as Record<string, unknown>;
   const parts = Object.entries({ unet, textEncoder, textEncoder2 });
   return Object.fromEntries(parts.filter(([, part]) => part instanceof Model));
+}
+
+/** The text encoders of a pipeline that can learn words, each with its tokenizer. */
+export function textEncodings(components: object): TextEncoding[] {
+  const { tokenizer, textEncoder, tokenizer2, textEncoder2 } = components as Record<string, unknown>;
+  const pairs = [
+    { tokenizer, textEncoder },
+    { tokenizer: tokenizer2, textEncoder: textEncoder2 },
+  ];
+  return pairs.filter((pair): pair is TextEncoding => pair.textEncoder instanceof CLIPTextModel);
 }
 
 /**
@@ -107,6 +124,23 @@ export abstract class AdapterLoader<Options> extends Callable<Options> {
     return unfuseLora(loraModels(this.components));
   }
 
+  /**
+   * Teaches the text encoders a word from a file of diffusers or of the web UI: one or several vectors, for XL those of
+   * both encoders. The word in a prompt then stands for all of them. It is not saved by savePretrained.
+   *
+   * @param pathOrId a .safetensors file, a directory with one, a repository of the hub or an address of a file there
+   * @returns the word: `token`, else the one in the file, else the file's name
+   * @throws StateDictError for a file of another model, InvalidArgumentError for a word that is taken
+   */
+  loadTextualInversion(pathOrId: string, options: TextualInversionOptions = {}): Promise<string> {
+    return loadTextualInversion(textEncodings(this.components), pathOrId, options);
+  }
+
+  /** Takes words out again; all of them when none is named. @throws InvalidArgumentError for words that are not loaded */
+  unloadTextualInversion(tokens?: string | readonly string[]): void {
+    unloadTextualInversion(textEncodings(this.components), tokens);
+  }
+
   /** The LoRAs that are at work, for the metadata of pictures. */
   get loraRecords(): LoraRecord[] {
     return loraRecords(loraModels(this.components));
@@ -125,5 +159,5 @@ export abstract class AdapterLoader<Options> extends Callable<Options> {
   }
 }
 
-/** A pipeline of whatever options, as far as its LoRAs are set to work. */
-export type WithLora = Pick<AdapterLoader<never>, 'loadLoraWeights' | 'setAdapters'>;
+/** A pipeline of whatever options, as far as its LoRAs and textual inversions are loaded. */
+export type WithLora = Pick<AdapterLoader<never>, 'loadLoraWeights' | 'setAdapters' | 'loadTextualInversion'>;

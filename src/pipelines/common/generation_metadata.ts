@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { hasOtherChanges, type LoraRecord, loraRecords } from '../../adapters/lora/lora.js';
+import { type TextualInversionRecord, textualInversions } from '../../adapters/textual_inversion.js';
 import type { AttentionOptions, TokenMerging, TokenMergingOptions } from '../../attention/index.js';
 import type { PhysicalType } from '../../backends/types.js';
 import { a1111Parameters, PARAMETERS_KEY, parseParameters } from '../../images/index.js';
@@ -7,7 +8,7 @@ import type { InputFile } from '../../images/read_image.js';
 import { Autoencoder } from '../../models/index.js';
 import type { Model } from '../../models/model.js';
 import { createScheduler, findScheduler, type SchedulerMixin } from '../../schedulers/index.js';
-import { loraModels } from './adapter_loader.js';
+import { loraModels, textEncodings } from './adapter_loader.js';
 import { modelsOf } from './components.js';
 import type { LoadedPipeline } from './diffusion_pipeline.js';
 import { RECORDED_OPTIONS } from './recorded_options.js';
@@ -46,6 +47,8 @@ export interface PipelineSettings {
   backend: string;
   /** LoRAs at work. */
   loras: readonly LoraRecord[];
+  /** Words that were taught. */
+  embeddings: readonly TextualInversionRecord[];
 }
 
 /** What is worth knowing about a batch of pictures afterwards. */
@@ -105,6 +108,7 @@ export function pipelineSettings(pipe: RecordedPipeline): PipelineSettings {
     dtype: Object.fromEntries(models.map(([name, model]) => [name, model.dtype])),
     backend: tf.getBackend(),
     loras: loraRecords(loraModels(pipe.components)),
+    embeddings: textualInversions(textEncodings(pipe.components)),
   };
 }
 
@@ -159,7 +163,8 @@ export function unrecorded(pipe: RecordedPipeline, options: object, fresh: boole
   const given = Object.entries(options).filter(([, value]) => value instanceof tf.Tensor);
   const tensors = given.map(([name]) => name);
   const merging = new Set(blocksOf(pipe).map(({ tokenMerging }) => JSON.stringify(tokenMerging?.options ?? null)));
-  const nameless = loraRecords(loraModels(pipe.components)).some(({ file }) => file === undefined);
+  const records = [...loraRecords(loraModels(pipe.components)), ...textualInversions(textEncodings(pipe.components))];
+  const nameless = records.some(({ file }) => file === undefined);
   const changed = nameless || modelsOf(pipe.components).some(([, model]) => hasOtherChanges(model));
   return new Set([
     ...tensors,
@@ -284,6 +289,7 @@ function pipelineWords(settings: PipelineSettings): Record<string, string | numb
     Scheduler: scheduler.className,
     [scheduler.complete ? 'Scheduler full config' : 'Scheduler config']:
       config ?? (scheduler.complete ? '{}' : undefined),
+    'Textual inversion': settings.embeddings.length > 0 ? stringify(settings.embeddings) : undefined,
     LoRA: settings.loras.length > 0 ? stringify(settings.loras) : undefined,
     vae: Object.keys(vae).length > 0 ? stringify(vae) : undefined,
     Attention: joined(Object.fromEntries(names)),

@@ -1,5 +1,6 @@
 import { files as fileSystem } from '#platform';
 import type { LoraRecord } from '../../adapters/lora/lora.js';
+import type { TextualInversionRecord } from '../../adapters/textual_inversion.js';
 import {
   type AttentionSetting,
   applyTokenMerging,
@@ -25,6 +26,9 @@ import { parseJson, RECORDED_OPTIONS } from './recorded_options.js';
 /** A LoRA of a picture's metadata. */
 export type RecordedLora = LoraRecord & { file: InputFile };
 
+/** A textual inversion of a picture's metadata. */
+export type RecordedEmbedding = TextualInversionRecord & { file: InputFile };
+
 /** Everything that draws the same picture again. */
 export interface Redrawing {
   /** Class of the pipeline. */
@@ -38,8 +42,9 @@ export interface Redrawing {
   index: number;
   /** Files that the call took, in the order of `INPUTS`; none of them is ever opened by name. */
   inputs: (InputFile & { option: string })[];
-  /** LoRAs at work; `loadRedrawingLoras` takes their files. */
+  /** LoRAs at work and words that were taught; `loadRedrawingAdapters` takes their files. */
   loras: RecordedLora[];
+  embeddings: RecordedEmbedding[];
   scheduler: SchedulerSettings;
   tokenMerging: TokenMergingOptions | null;
   vae: VaeSettings;
@@ -54,7 +59,7 @@ const WHERE = 'redraw';
 const INPUTS = ['image', 'maskImage', 'controlImage'] as const;
 /** Larger files are refused before they are read. */
 const MAX_FILE_BYTES = 256e6;
-const MAX_LORA_BYTES = 8e9;
+const MAX_ADAPTER_BYTES = 8e9;
 const FLAG: Check = [is.boolean, 'true or false'];
 const DTYPES: readonly PhysicalType[] = ['float32', 'bfloat16', 'float16'];
 const TEXTS: Check = [(value) => Array.isArray(value) && value.length > 0 && value.every(is.string), 'a list of texts'];
@@ -63,6 +68,8 @@ const isFile = (value: unknown) => is.object(value) && is.string(value.name) && 
 const FILES: Check = [(value) => Array.isArray(value) && value.every(isFile), 'a list of {name, sha256}'];
 const isLora = (value: unknown) => is.object(value) && is.string(value.name) && isFile(value.file);
 const LORAS: Check = [(value) => Array.isArray(value) && value.every(isLora), 'a list of {name, file, weight}'];
+const isEmbedding = (value: unknown) => is.object(value) && is.string(value.token) && isFile(value.file);
+const EMBEDDINGS: Check = [(value) => Array.isArray(value) && value.every(isEmbedding), 'a list of {token, file}'];
 const OBJECT: Check = [is.object, 'a JSON object'];
 
 const MERGING_CHECKS: Readonly<Record<string, Check>> = {
@@ -108,6 +115,7 @@ export function redraw(parameters: string): Redrawing {
     index,
     inputs,
     loras: json(settings, 'LoRA', LORAS, []) as RecordedLora[],
+    embeddings: json(settings, 'Textual inversion', EMBEDDINGS, []) as RecordedEmbedding[],
     scheduler: schedulerOf(settings),
     tokenMerging: tokenMergingOf(settings),
     vae: vaeOf(settings),
@@ -262,27 +270,23 @@ export async function withInputs(redrawing: Redrawing, files: readonly (string |
 }
 
 /**
- * Loads the LoRAs of a redrawing, which the user gives again, and sets them to work.
+ * Loads the LoRAs and textual inversions of a redrawing, which the user gives again, and sets them to work.
  *
- * @param paths of the files, as many as `loras`, in any order
+ * @param paths of their files, as many as there are of each kind, in any order
  * @throws NotReproducibleError when there are more or fewer, or one has another content than the metadata says
  */
-export async function loadRedrawingLoras(
+export async function loadRedrawingAdapters(
   pipe: WithLora,
-  { loras }: Redrawing,
-  paths: readonly string[],
+  { loras, embeddings }: Redrawing,
+  paths: { loras?: readonly string[]; embeddings?: readonly string[] },
 ): Promise<void> {
-  const given = await Promise.all(paths.map((path) => identify(path)));
-  const missing = loras.filter(({ file }) => !given.some((sha256) => sha256 === file.sha256));
-  if (missing.length > 0 || paths.length !== loras.length) {
-    const names = loras.map(({ file: { name, sha256 } }) => `'${name}' (SHA-256 ${sha256})`).join(', ');
-    const got = paths.map((path, i) => `'${path}' (SHA-256 ${given[i] ?? 'unknown'})`).join(', ');
-    const wanted = loras.length === 0 ? 'without LoRA' : `with the LoRA files ${names}`;
-    throw new NotReproducibleError(`the picture was drawn ${wanted}; got ${got === '' ? 'none' : got}`);
+  const loraPaths = await matchFiles('LoRA', loras, paths.loras ?? []);
+  const embeddingPaths = await matchFiles('textual inversion', embeddings, paths.embeddings ?? []);
+  for (const [i, { token }] of embeddings.entries()) {
+    await pipe.loadTextualInversion(embeddingPaths[i]!, { token });
   }
-  for (const { name, file } of loras) {
-    const path = paths[given.indexOf(file.sha256)]!;
-    await pipe.loadLoraWeights(path, { adapterName: name });
+  for (const [i, { name }] of loras.entries()) {
+    await pipe.loadLoraWeights(loraPaths[i]!, { adapterName: name });
   }
   pipe.setAdapters(
     loras.map(({ name }) => name),
@@ -290,8 +294,25 @@ export async function loadRedrawingLoras(
   );
 }
 
-async function identify(path: string): Promise<string | undefined> {
-  return (await identifyFile(baseName(path), await readFile(path, 'the LoRA file', MAX_LORA_BYTES)))?.sha256;
+/** The path of each recorded file, found by its content. */
+async function matchFiles(
+  kind: string,
+  records: readonly { file: InputFile }[],
+  paths: readonly string[],
+): Promise<string[]> {
+  const given = await Promise.all(paths.map((path) => identify(path, `the file of a ${kind}`)));
+  const missing = records.filter(({ file }) => !given.includes(file.sha256));
+  if (missing.length > 0 || paths.length !== records.length) {
+    const names = records.map(({ file: { name, sha256 } }) => `'${name}' (SHA-256 ${sha256})`).join(', ');
+    const got = paths.map((path, i) => `'${path}' (SHA-256 ${given[i] ?? 'unknown'})`).join(', ');
+    const wanted = records.length === 0 ? `without a ${kind}` : `with the ${kind} files ${names}`;
+    throw new NotReproducibleError(`the picture was drawn ${wanted}; got ${got === '' ? 'none' : got}`);
+  }
+  return records.map(({ file }) => paths[given.indexOf(file.sha256)]!);
+}
+
+async function identify(path: string, what: string): Promise<string | undefined> {
+  return (await identifyFile(baseName(path), await readFile(path, what, MAX_ADAPTER_BYTES)))?.sha256;
 }
 
 async function checkedBytes(file: string | Uint8Array, expected: InputFile): Promise<Uint8Array> {
