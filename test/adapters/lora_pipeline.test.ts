@@ -8,6 +8,8 @@ import { describeBackends } from '../../src/backends/index.js';
 import type { PhysicalType } from '../../src/backends/types.js';
 import { CheckpointError, InvalidArgumentError, NotReproducibleError, StateDictError } from '../../src/errors.js';
 import { PARAMETERS_KEY } from '../../src/images/index.js';
+import { UNetNames } from '../../src/loaders/single_file/unet_names.js';
+import { UNet2DConditionModel } from '../../src/models/index.js';
 import { applyRedrawing, loadRedrawingAdapters, redraw, StableDiffusionPipeline } from '../../src/pipelines/index.js';
 import { type PipelineConfigs, writeCheckpoint } from '../support/checkpoint.js';
 import { relativeL2 } from '../support/compare.js';
@@ -295,4 +297,33 @@ describe('files that are no LoRA for the model', () => {
     pipe.dispose();
     expect(tf.memory().numTensors).toBe(0);
   });
+});
+
+test("kohya's names of XL, which number a UNet's blocks through, are those of the same layers", async () => {
+  const described = FILES.get('kohya with convolutions')!;
+  const unet = new UNet2DConditionModel(KIND.unet);
+  const names = new UNetNames(unet.layers.keys());
+  const flat = (path: string) => `lora_unet_${path.replaceAll('.', '_')}`;
+  const original = new Map([...unet.layers.keys()].map((path) => [flat(path), flat(names.of(path)!)]));
+  const renamed = (key: string) => {
+    const [layer, ...rest] = key.split('.') as [string, ...string[]];
+    return [original.get(layer) ?? layer, ...rest].join('.');
+  };
+  const rename = <T>(values: Record<string, T>) =>
+    Object.fromEntries(Object.entries(values).map(([key, value]) => [renamed(key), value]));
+  const path = join(dir, 'sgm.safetensors');
+  await writeDescribed(path, { tensors: rename(described.tensors), values: rename(described.values) });
+  expect(Object.keys(rename(described.tensors)).join()).toContain(
+    'lora_unet_output_blocks_2_1_transformer_blocks_0_attn1_to_q',
+  );
+  const pipe = await load();
+  await pipe.loadLoraWeights(path);
+  const scales = (own: UNet2DConditionModel) =>
+    own.parameters.map(({ adapters }) => adapters.map(({ scale }) => scale));
+  const found = scales(pipe.unet);
+  pipe.unloadLoraWeights();
+  await pipe.loadLoraWeights(kohya);
+  expect(found).toEqual(scales(pipe.unet));
+  expect(found.flat().length).toBeGreaterThan(50);
+  pipe.dispose();
 });

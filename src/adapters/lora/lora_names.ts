@@ -1,4 +1,5 @@
-import type { Model } from '../../models/index.js';
+import { UNetNames } from '../../loaders/single_file/unet_names.js';
+import { type Model, UNet2DConditionModel } from '../../models/index.js';
 
 /** Models of a pipeline that LoRA files change, by their names among its components. */
 export type LoraComponent = 'unet' | 'textEncoder' | 'textEncoder2';
@@ -72,8 +73,10 @@ const FIRST_NAMES: Readonly<Record<string, string>> = {
 /** Paths of a model's layers by all the names that LoRA files have for them, with '_' for every '.'. */
 export function layersByLoraName(model: Model): Map<string, string> {
   const paths = new Map<string, string>();
+  // kohya trains XL on the original code, where a UNet's blocks are numbered through
+  const original = model instanceof UNet2DConditionModel ? new UNetNames(model.layers.keys()) : undefined;
   for (const path of model.layers.keys()) {
-    for (const name of namesOf(path)) {
+    for (const name of [...namesOf(path), original?.of(path) ?? path]) {
       paths.set(flat(name), path);
     }
   }
