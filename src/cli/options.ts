@@ -37,7 +37,7 @@ export const OPTIONS: readonly OptionRow[] = [
   },
   {
     flags: '--from <picture>',
-    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--mask`, `--lora`, `--embedding`, `--out`',
+    text: 'draws a picture again by the settings in its file; no prompt, and of the options only `--model`, `--image`, `--mask`, `--lora`, `--embedding`, `--vae`, `--out`',
     to: 'command',
   },
   {
@@ -200,6 +200,11 @@ export const OPTIONS: readonly OptionRow[] = [
     choices: ['model', 'sequential'],
     to: 'command',
   },
+  {
+    flags: '--vae <path>',
+    text: "a VAE in place of the model's: a directory with config.json, or a .safetensors file",
+    to: 'command',
+  },
   { flags: '--vae-slicing', text: 'decodes a batch picture by picture', to: 'command' },
   { flags: '--vae-tiling', text: 'decodes large pictures in overlapping tiles', to: 'command' },
   {
@@ -261,6 +266,7 @@ export interface CommandValues {
   height?: number;
   tokenMerging?: number;
   offload?: 'model' | 'sequential';
+  vae?: string;
   vaeSlicing?: boolean;
   vaeTiling?: boolean;
   out?: string;

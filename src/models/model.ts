@@ -12,6 +12,7 @@ import {
 import type { PhysicalType } from '../backends/types.js';
 import { readJson, writeJson } from '../config/config.js';
 import { InvalidArgumentError } from '../errors.js';
+import type { InputFile } from '../images/read_image.js';
 import { isReplacedBySaving } from '../loaders/checkpoint_files.js';
 import { openStateDict, writeSafetensors } from '../loaders/safetensors/index.js';
 import { encodeFromFloat32 } from '../loaders/safetensors/number_formats.js';
@@ -83,6 +84,8 @@ export abstract class Model {
   sequentialOffload = false;
   /** What was put into the model, adapters for instance, and is freed with it. */
   readonly attached = new Set<{ dispose(): void }>();
+  /** The file that the model was loaded from by itself, for the metadata of pictures; undefined where nobody noted it. */
+  file: InputFile | undefined;
 
   protected constructor(
     /** config.json as it was given. */

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs-core';
 import { applyTokenMerging, resolveAttention } from '../../attention/index.js';
+import { pickBackend } from '../../backends/index.js';
 import { readJsonObject } from '../../config/config.js';
 import { AbortedError } from '../../errors.js';
 import { AutoencoderTiny } from '../../models/index.js';
@@ -25,6 +26,7 @@ import { outputPaths } from '../output_paths.js';
 import { versions } from '../package_info.js';
 import { PreviewFile } from '../preview_file.js';
 import { formatSeconds, type ProgressDisplay } from '../progress.js';
+import { loadVae } from '../vae.js';
 
 const PIPELINES = {
   txt2img: StableDiffusionPipeline,
@@ -129,8 +131,12 @@ async function load(
 ): Promise<{ pipe: Pipeline; download: number }> {
   const begin = performance.now();
   let download = 0;
+  const options = optionsFor('load', values);
+  await pickBackend((options.backend ?? 'auto') as 'auto');
+  const given = await loadVae(values.vae, values.model, options);
   const pipe = await PIPELINES[command].fromPretrained(values.model, {
-    ...optionsFor('load', values),
+    ...options,
+    ...given,
     signal,
     onProgress: (progress) => {
       if (progress.stage === 'download') {

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import { pickBackend } from '../../backends/index.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { readParameters } from '../../images/index.js';
 import {
@@ -17,6 +18,7 @@ import type { Interruption } from '../interruption.js';
 import type { CommandValues } from '../options.js';
 import { outputPaths } from '../output_paths.js';
 import type { ProgressDisplay } from '../progress.js';
+import { checkVae, loadVae } from '../vae.js';
 
 const PIPELINES = Object.fromEntries(
   [
@@ -61,7 +63,7 @@ async function readRedrawing({ from, image, mask }: CommandValues): Promise<Redr
 }
 
 async function load(
-  { model, lora = [], embedding = [] }: CommandValues,
+  { model, vae, lora = [], embedding = [] }: CommandValues,
   redrawing: Redrawing,
   display: ProgressDisplay,
   signal: AbortSignal,
@@ -71,7 +73,11 @@ async function load(
     throw new InvalidArgumentError(`[--from] the pipeline ${redrawing.pipeline} is not known to the command line`);
   }
   const { dtype, backend } = redrawing;
+  await pickBackend(backend as 'auto');
+  const given = await loadVae(vae, model, { dtype });
+  checkVae(given, redrawing);
   const pipe = await Pipeline.fromPretrained(model, {
+    ...given,
     dtype,
     backend: backend as 'auto',
     signal,

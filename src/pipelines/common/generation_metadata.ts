@@ -26,6 +26,8 @@ export interface SchedulerSettings {
 export interface VaeSettings {
   slicing?: true;
   tiling?: { tileSampleMinSize: number; tileOverlapFactor: number };
+  /** The file of a VAE that was given in place of the checkpoint's. */
+  file?: InputFile;
 }
 
 /** What of a pipeline, beside its weights, changes its pictures. */
@@ -123,6 +125,7 @@ function vaeSettings(models: [string, Model][]): VaeSettings {
   }
   const { tileSampleMinSize, tileOverlapFactor } = vae;
   return {
+    ...(vae.file ? { file: vae.file } : {}),
     ...(vae.isSliced ? { slicing: true } : {}),
     ...(vae.isTiled ? { tiling: { tileSampleMinSize, tileOverlapFactor } } : {}),
   };
@@ -168,7 +171,9 @@ export function unrecorded(pipe: RecordedPipeline, options: object, fresh: boole
   const changed = nameless || modelsOf(pipe.components).some(([, model]) => hasOtherChanges(model));
   return new Set([
     ...tensors,
-    ...pipe.givenComponents.filter((name) => name !== 'scheduler'),
+    ...pipe.givenComponents.filter(
+      (name) => name !== 'scheduler' && !(name === 'vae' && vaeSettings(modelsOf(pipe.components)).file),
+    ),
     ...(fresh ? [] : ['generator']),
     ...(isListed(pipe.scheduler) ? [] : ['scheduler']),
     ...(merging.size > 1 ? ['tokenMerging'] : []),

@@ -226,7 +226,7 @@ function tokenMergingOf(settings: Settings): TokenMergingOptions | null {
 
 function vaeOf(settings: Settings): VaeSettings {
   const vae = json(settings, 'vae', OBJECT, {}) as VaeSettings;
-  checkOptions('vae', vae, { slicing: FLAG, tiling: OBJECT });
+  checkOptions('vae', vae, { slicing: FLAG, tiling: OBJECT, file: [isFile, 'an object {name, sha256}'] });
   checkOptions('vae', vae.tiling ?? {}, { tileSampleMinSize: COUNT, tileOverlapFactor: NUMBER });
   return vae;
 }
