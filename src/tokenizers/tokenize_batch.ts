@@ -30,6 +30,31 @@ export function tokenizeBatch(
   sides: Sides = { padding: 'right', truncation: 'right' },
 ): TokenizedBatch {
   const { padding = false, maxLength = tokenizer.modelMaxLength, truncation = false } = options;
+  checkOptions(padding, maxLength);
+  const batch = typeof texts === 'string' ? [texts] : texts;
+  const encoded = batch.map((text): Encoded => {
+    const limit = truncation && sides.truncation === 'right' ? maxLength + MAX_TOLD_TOKENS : undefined;
+    const ids = tokenizer.encode(text, { limit });
+    return truncation && ids.length > maxLength ? cut(tokenizer, ids, maxLength, sides.truncation) : { ids, lost: '' };
+  });
+  const longest = Math.max(0, ...encoded.map(({ ids }) => ids.length));
+  const length = padding === false ? 0 : padding === 'max_length' ? maxLength : longest;
+  const padded = encoded.map(({ ids }) => pad(ids, length, tokenizer.padTokenId, sides.padding));
+  const inputIds = padded.map(({ ids }) => ids);
+  const attentionMask = padded.map(({ mask }) => mask);
+  const truncated = encoded.map(({ lost }) => lost);
+  const removed = truncated.filter((text) => text !== '');
+  if (removed.length === 0) {
+    return { inputIds, attentionMask };
+  }
+  warn(
+    'The following part of your input was truncated because CLIP can only handle sequences up to ' +
+      `${maxLength} tokens: ${JSON.stringify(removed)}`,
+  );
+  return { inputIds, attentionMask, truncated };
+}
+
+function checkOptions(padding: TokenizeOptions['padding'], maxLength: number): void {
   if (!Number.isSafeInteger(maxLength) || maxLength < 2) {
     throw new InvalidArgumentError(
       `[tokenize] maxLength expects an integer of at least 2 (start and end token), got ${maxLength}`,
@@ -40,43 +65,28 @@ export function tokenizeBatch(
       `[tokenize] padding expects 'max_length', 'longest' or false, got ${JSON.stringify(padding)}`,
     );
   }
+}
 
-  const batch = typeof texts === 'string' ? [texts] : [...texts];
-  const cut = batch.map(() => '');
-  const encoded = batch.map((text, i) => {
-    const limit = truncation && sides.truncation === 'right' ? maxLength + MAX_TOLD_TOKENS : undefined;
-    const ids = tokenizer.encode(text, { limit });
-    if (!truncation || ids.length <= maxLength) {
-      return ids;
-    }
-    const inner = ids.slice(1, -1);
-    const room = maxLength - 2;
-    const fromLeft = sides.truncation === 'left';
-    const kept = fromLeft ? inner.slice(inner.length - room) : inner.slice(0, room);
-    const lost = fromLeft ? inner.slice(0, inner.length - room) : inner.slice(room);
-    cut[i] = shorten(tokenizer.decode(lost.slice(0, MAX_TOLD_TOKENS)), lost.length > MAX_TOLD_TOKENS);
-    return [ids[0]!, ...kept, ids[ids.length - 1]!];
-  });
+interface Encoded {
+  ids: number[];
+  /** The words that were cut off. */
+  lost: string;
+}
 
-  const length = padding === 'max_length' ? maxLength : Math.max(0, ...encoded.map((ids) => ids.length));
-  const inputIds: number[][] = [];
-  const attentionMask: number[][] = [];
-  for (const ids of encoded) {
-    const missing = padding === false ? 0 : Math.max(0, length - ids.length);
-    const pad = new Array<number>(missing).fill(tokenizer.padTokenId);
-    const unattended = new Array<number>(missing).fill(0);
-    const attended = new Array<number>(ids.length).fill(1);
-    inputIds.push(sides.padding === 'left' ? [...pad, ...ids] : [...ids, ...pad]);
-    attentionMask.push(sides.padding === 'left' ? [...unattended, ...attended] : [...attended, ...unattended]);
-  }
+/** Brings ids to `maxLength`, between their start and end token. */
+function cut(tokenizer: Tokenizer, ids: number[], maxLength: number, side: Sides['truncation']): Encoded {
+  const inner = ids.slice(1, -1);
+  const room = maxLength - 2;
+  const begin = side === 'left' ? inner.length - room : 0;
+  const lost = side === 'left' ? inner.slice(0, begin) : inner.slice(room);
+  const words = shorten(tokenizer.decode(lost.slice(0, MAX_TOLD_TOKENS)), lost.length > MAX_TOLD_TOKENS);
+  return { ids: [ids[0]!, ...inner.slice(begin, begin + room), ids[ids.length - 1]!], lost: words };
+}
 
-  const removed = cut.filter((text) => text !== '');
-  if (removed.length === 0) {
-    return { inputIds, attentionMask };
-  }
-  warn(
-    'The following part of your input was truncated because CLIP can only handle sequences up to ' +
-      `${maxLength} tokens: ${JSON.stringify(removed)}`,
-  );
-  return { inputIds, attentionMask, truncated: cut };
+/** Fills up to `length`; the mask is 1 for what was there. */
+function pad(ids: number[], length: number, padId: number, side: Sides['padding']): { ids: number[]; mask: number[] } {
+  const missing = Math.max(0, length - ids.length);
+  const fill = (value: number, count = missing) => new Array<number>(count).fill(value);
+  const join = (own: number[], filling: number[]) => (side === 'left' ? [...filling, ...own] : [...own, ...filling]);
+  return { ids: join(ids, fill(padId)), mask: join(fill(1, ids.length), fill(0)) };
 }

@@ -93,61 +93,75 @@ async function readTokens(
     setToken(named, key, config[key] ?? DEFAULTS[key], false, configFile);
   }
   const extra = [config.additional_special_tokens, config.extra_special_tokens].flat();
-  const listed: AddedToken[] = [];
-
+  let listed: AddedToken[];
   if (config.added_tokens_decoder) {
-    if (!is.object(config.added_tokens_decoder)) {
-      throw invalid(
-        'tokenizer',
-        `'${configFile}': added_tokens_decoder`,
-        'an object from ids to tokens',
-        config.added_tokens_decoder,
-        ConfigError,
-      );
-    }
-    const entries = Object.entries(config.added_tokens_decoder);
-    entries.sort(([a], [b]) => Number(a) - Number(b));
-    listed.push(...entries.map(([, value]) => parseToken(value, 'added_tokens_decoder', false, configFile)));
+    listed = decoderTokens(config.added_tokens_decoder, configFile);
   } else {
-    const map = (await readJsonObject(joinPath(dir, 'special_tokens_map.json'), ConfigError)) ?? {};
-    const mapFile = joinPath(dir, 'special_tokens_map.json');
-    for (const key of SPECIAL_TOKENS) {
-      setToken(named, key, map[key], true, mapFile);
-    }
-    extra.push(...[map.additional_special_tokens, map.extra_special_tokens].flat());
-
-    const numbered = new Map<number, AddedToken>();
-    const isSpecial = (content: string) => [...named.values()].some((token) => token.content === content);
-    const addedTokens = (await readJsonObject(joinPath(dir, 'added_tokens.json'), ConfigError)) ?? {};
-    for (const [content, id] of Object.entries(addedTokens)) {
-      const special = isSpecial(content);
-      numbered.set(Number(id), { ...specialToken(content), special, normalized: !special });
-    }
-    for (const [id, token] of addedTokensOf(tokenizerJson, joinPath(dir, 'tokenizer.json'))) {
-      numbered.set(id, token);
-    }
-    listed.push(...[...numbered].sort(([a], [b]) => a - b).map(([, token]) => token));
+    extra.push(...(await readSpecialTokensMap(dir, named)));
+    listed = await readAddedTokens(dir, named, tokenizerJson);
   }
-
   const extraTokens = extra
     .filter((value) => value !== undefined && value !== null)
     .map((value) => parseToken(value, 'additional_special_tokens', true, configFile));
-  // As in transformers, a token named twice is looked for as its last mention says: "pad_token": "<|endoftext|>" makes
-  // of an eos_token with normalized: true one that is found as written.
-  const mentioned = new Map<string, AddedToken>();
-  for (const token of [...named.values(), ...extraTokens]) {
-    if (!listed.some((other) => other.content === token.content)) {
-      mentioned.set(token.content, { ...token, special: true });
-    }
-  }
-  const addedTokens = [...listed, ...mentioned.values()];
   return {
     bosToken: named.get('bos_token')!.content,
     eosToken: named.get('eos_token')!.content,
     unkToken: named.get('unk_token')!.content,
     padToken: named.get('pad_token')!.content,
-    addedTokens,
+    addedTokens: [...listed, ...mentioned([...named.values(), ...extraTokens], listed)],
   };
+}
+
+/** The tokens of added_tokens_decoder by their ids. */
+function decoderTokens(decoder: unknown, file: string): AddedToken[] {
+  if (!is.object(decoder)) {
+    throw invalid('tokenizer', `'${file}': added_tokens_decoder`, 'an object from ids to tokens', decoder, ConfigError);
+  }
+  const entries = Object.entries(decoder).sort(([a], [b]) => Number(a) - Number(b));
+  return entries.map(([, value]) => parseToken(value, 'added_tokens_decoder', false, file));
+}
+
+/** Takes special_tokens_map.json into `named`; gives its further tokens. */
+async function readSpecialTokensMap(dir: string, named: Map<string, AddedToken>): Promise<unknown[]> {
+  const file = joinPath(dir, 'special_tokens_map.json');
+  const map = (await readJsonObject(file, ConfigError)) ?? {};
+  for (const key of SPECIAL_TOKENS) {
+    setToken(named, key, map[key], true, file);
+  }
+  return [map.additional_special_tokens, map.extra_special_tokens].flat();
+}
+
+/** The tokens of added_tokens.json and tokenizer.json by their ids. */
+async function readAddedTokens(
+  dir: string,
+  named: ReadonlyMap<string, AddedToken>,
+  tokenizerJson: Json | undefined,
+): Promise<AddedToken[]> {
+  const numbered = new Map<number, AddedToken>();
+  const isSpecial = (content: string) => [...named.values()].some((token) => token.content === content);
+  const added = (await readJsonObject(joinPath(dir, 'added_tokens.json'), ConfigError)) ?? {};
+  for (const [content, id] of Object.entries(added)) {
+    const special = isSpecial(content);
+    numbered.set(Number(id), { ...specialToken(content), special, normalized: !special });
+  }
+  for (const [id, token] of addedTokensOf(tokenizerJson, joinPath(dir, 'tokenizer.json'))) {
+    numbered.set(id, token);
+  }
+  return [...numbered].sort(([a], [b]) => a - b).map(([, token]) => token);
+}
+
+/**
+ * Special tokens that are not listed. As in transformers, a token named twice is looked for as its last mention says:
+ * "pad_token": "<|endoftext|>" makes of an eos_token with normalized: true one that is found as written.
+ */
+function mentioned(tokens: readonly AddedToken[], listed: readonly AddedToken[]): Iterable<AddedToken> {
+  const found = new Map<string, AddedToken>();
+  for (const token of tokens) {
+    if (!listed.some((other) => other.content === token.content)) {
+      found.set(token.content, { ...token, special: true });
+    }
+  }
+  return found.values();
 }
 
 /** The tokens that tokenizer.json adds to its vocabulary, with their ids. */

@@ -569,6 +569,18 @@ describe('what is not what it should be', () => {
     await expectNothingKept();
   });
 
+  test('an answer whose decoder waits for what never comes', async () => {
+    process.env.HF_HUB_DOWNLOAD_TIMEOUT = '0.2';
+    const text = JSON.stringify({ _id: '1', id: 'a/b', sha: COMMIT });
+    server.interceptApi = (_url, response) => {
+      // not brotli at all, but fetch neither decodes it nor ends, not even when it is aborted
+      response.writeHead(200, { 'Content-Encoding': 'br' });
+      response.end(Buffer.concat([Buffer.from(text), Buffer.alloc(65_757)]));
+      return true;
+    };
+    await expect(resolvePretrained(ID)).rejects.toThrow(/could not be downloaded/);
+  });
+
   test('sizes and hashes that are none', async () => {
     for (const [size, oid] of [
       [-1, 'a'.repeat(40)],

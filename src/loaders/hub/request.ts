@@ -127,6 +127,18 @@ class StallGuard {
     }, this.milliseconds);
   }
 
+  /** What `work` gives, unless it is stopped first: a body that cannot be decoded may wait forever, its signal or not. */
+  race<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const stop = () => reject(this.signal.reason);
+      this.signal.addEventListener('abort', stop, { once: true });
+      work.then(resolve, reject).finally(() => this.signal.removeEventListener('abort', stop));
+      if (this.signal.aborted) {
+        stop();
+      }
+    });
+  }
+
   get hasStalled(): boolean {
     return this.controller.signal.aborted;
   }
@@ -143,7 +155,8 @@ class StallGuard {
 /** The chunks of a body; one that breaks off or stands still is an error about `what`. */
 async function* chunksOf(response: Response, guard: StallGuard, access: HubAccess, what: string) {
   const reader = response.body?.getReader();
-  const next = () => reader?.read().catch((error: unknown) => Promise.reject(brokenOff(access, what, error)));
+  const next = () =>
+    reader && guard.race(reader.read()).catch((error) => Promise.reject(brokenOff(access, what, error)));
   try {
     for (let part = await next(); part && !part.done; part = await next()) {
       guard.note(part.value.length);
@@ -151,7 +164,8 @@ async function* chunksOf(response: Response, guard: StallGuard, access: HubAcces
     }
   } finally {
     guard.end();
-    await reader?.cancel().catch(() => undefined);
+    // not awaited: a decoder that waits for what never comes does not end either
+    reader?.cancel().catch(() => undefined);
   }
 }
 

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { InvalidArgumentError } from '../../errors.js';
 import type { Tokenizer } from '../../tokenizers/types.js';
-import { describe, expectThat, is } from '../../utils/check.js';
+import { describe, is } from '../../utils/check.js';
 import { withoutLoraTags } from './lora_tags.js';
 
 /** A part of a prompt and how much attention it gets; 1 is neutral. ['BREAK', -1] starts a new chunk. */
@@ -84,7 +84,19 @@ export function parsePromptAttention(prompt: string): WeightedText[] {
 }
 
 function checkNesting(depth: number): void {
-  expectThat(depth <= MAX_NESTING, 'prompt', 'brackets', `at most ${MAX_NESTING} open at a time`, 'more');
+  if (depth > MAX_NESTING) {
+    throw new InvalidArgumentError(
+      `[prompt] brackets expect at most ${MAX_NESTING} open at a time, got more; write \\( and \\) for plain brackets`,
+    );
+  }
+}
+
+function checkChunks(count: number, size: number): void {
+  if (count >= MAX_CHUNKS) {
+    throw new InvalidArgumentError(
+      `[prompt] the text expects at most ${MAX_CHUNKS} chunks of ${size} tokens, got more; shorten it`,
+    );
+  }
 }
 
 /** Neighbours of equal weight as one. */
@@ -151,13 +163,7 @@ export function tokenizeWeightedPrompt(
   let lastComma = -1;
   /** Ends the chunk after its first `length` tokens; the rest begins the next one. */
   const endChunk = (length = ids.length) => {
-    expectThat(
-      chunks.length < MAX_CHUNKS,
-      'prompt',
-      'the text',
-      `at most ${MAX_CHUNKS} chunks of ${size} tokens`,
-      'more',
-    );
+    checkChunks(chunks.length, size);
     chunks.push(makeChunk(tokenizer, ids.slice(0, length), weights.slice(0, length)));
     ids = ids.slice(length);
     weights = weights.slice(length);
