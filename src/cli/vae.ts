@@ -1,14 +1,16 @@
 import { join } from 'node:path';
 import { files } from '#platform';
+import { readJsonObject } from '../config/config.js';
 import { InvalidArgumentError, NotReproducibleError } from '../errors.js';
 import { identifyFile } from '../images/read_image.js';
-import { AutoencoderKL, type LoadModelOptions } from '../models/index.js';
+import { SingleFile } from '../loaders/single_file/single_file.js';
+import { AutoencoderKL, type ConfigJson, type LoadModelOptions } from '../models/index.js';
 import type { Redrawing } from '../pipelines/index.js';
 import { baseName } from '../utils/paths.js';
 
 /**
  * The VAE of `--vae`, to be given in place of the checkpoint's. A single file has the configuration of the checkpoint's
- * own, where that is a directory: files of Stable Diffusion 1 and XL look the same.
+ * own: files of Stable Diffusion 1 and XL look the same.
  */
 export async function loadVae(
   path: string | undefined,
@@ -25,14 +27,26 @@ export async function loadVae(
     );
   }
   const weights = kind === 'file' ? path : join(path, 'diffusion_pytorch_model.safetensors');
-  const own = join(model, 'vae');
-  const config = (await files.kind(own)) === 'directory' ? own : undefined;
+  const config = kind === 'file' ? await ownConfig(model) : undefined;
   const vae =
     kind === 'file'
       ? await AutoencoderKL.fromSingleFile(path, { dtype, attention, config })
       : await AutoencoderKL.fromPretrained(path, { dtype, attention });
   vae.file = await identifyFile(baseName(weights), await files.readBytes(weights));
   return { vae };
+}
+
+/** The configuration of a checkpoint's VAE; undefined for a checkpoint that is not on this machine. */
+async function ownConfig(model: string): Promise<ConfigJson | undefined> {
+  if ((await files.kind(model)) !== 'file') {
+    return readJsonObject(join(model, 'vae', 'config.json'));
+  }
+  const file = await SingleFile.open(model);
+  try {
+    return await file.config('vae');
+  } finally {
+    await file.close();
+  }
 }
 
 /** @throws NotReproducibleError unless the VAE is the one that the picture was decoded with */

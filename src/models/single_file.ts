@@ -1,15 +1,16 @@
 import { findWeightsFile, type WeightsFileOptions } from '../loaders/hub/weights_file.js';
 import { SingleFile } from '../loaders/single_file/single_file.js';
+import { is } from '../utils/check.js';
 import { baseName } from '../utils/paths.js';
-import type { LoadModelOptions, Model, ModelClass } from './model.js';
+import type { ConfigJson, LoadModelOptions, Model, ModelClass } from './model.js';
 import { loadStateDict } from './model_loading.js';
 
 /** Options of a model's `fromSingleFile`. */
 export interface SingleFileOptions
   extends Omit<LoadModelOptions, 'variant'>,
     Omit<WeightsFileOptions, 'signal' | 'onProgress'> {
-  /** Directory of configurations in diffusers' layout, in place of the built-in ones of the file's kind. */
-  config?: string;
+  /** A configuration, or a directory with one in diffusers' layout, in place of the built-in one of the file's kind. */
+  config?: string | ConfigJson;
 }
 
 /** How a component of a file on this machine is loaded. */
@@ -40,8 +41,9 @@ export async function loadFilePart<M extends Model>(
   path: string,
   options: FilePartOptions,
 ): Promise<M> {
-  const { config: dir, dtype, signal, onProgress } = options;
-  const config = await configOf(path, folder, dir);
+  const { config: given, dtype, signal, onProgress } = options;
+  const dir = is.string(given) ? given : undefined;
+  const config = is.object(given) ? given : await configOf(path, folder, dir);
   const model = new modelClass(config, { ...options, source: `${baseName(path)}: ${folder}` });
   const paths = model.parameters.map(({ path }) => path);
   const open = () => openPart(path, folder, dir, paths);

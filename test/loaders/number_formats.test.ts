@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { describe, expect, test } from '@jest/globals';
 import { CheckpointError } from '../../src/errors.js';
 import {
@@ -115,5 +116,22 @@ describe('encoders', () => {
     expect(encodeFromFloat32(values, 'F32')).toEqual(bytesOf(Float32Array.of(1, 2)));
     expect(encodeFromFloat32(values, 'F16')).toEqual(bytesOf(Uint16Array.of(0x3c00, 0x4000)));
     expect(encodeFromFloat32(values, 'BF16')).toEqual(bytesOf(Uint16Array.of(0x3f80, 0x4000)));
+  });
+});
+
+describe('float8', () => {
+  const all = Uint8Array.from({ length: 256 }, (_, i) => i);
+  const digest = (values: Float32Array) => createHash('sha256').update(bytesOf(values)).digest('hex');
+
+  test("each byte is torch's number: float8_e4m3fn, float8_e5m2", () => {
+    const e4m3 = decodeToFloat32(all, 'F8_E4M3');
+    expect([e4m3[1], e4m3[8], e4m3[0x39], e4m3[0x7e], e4m3[0x81]]).toEqual([2 ** -9, 2 ** -6, 1.125, 448, -(2 ** -9)]);
+    expect(digest(e4m3.map((x) => (Number.isNaN(x) ? 1e9 : x)))).toBe(
+      'ea788c2a434ffb9880005a14b519e592b5fdfc3597303bd707496d64d2d9d4d8',
+    );
+    const e5m2 = decodeToFloat32(all, 'F8_E5M2').map((x) => (Number.isNaN(x) ? 1e9 : x));
+    expect(digest(e5m2.map((x) => (Math.abs(x) === Infinity ? Math.sign(x) * 2e9 : x)))).toBe(
+      '07d058c0b7fec16aa7948d41db421aabb283877051e6c783104e4e7c98227586',
+    );
   });
 });
