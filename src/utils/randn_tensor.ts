@@ -38,9 +38,8 @@ export function fromTorchOrder<R extends tf.Rank>(data: Float32Array, shape: rea
 
 function draw(shape: readonly number[], generator: TorchGenerator | readonly TorchGenerator[]): Float32Array {
   const generators = Array.isArray(generator) ? (generator as readonly TorchGenerator[]) : undefined;
-  const wrong = [generator].flat().find((item: unknown) => !(item instanceof TorchGenerator));
-  if (wrong !== undefined) {
-    throw invalid('randnTensor', 'generator', 'a TorchGenerator, or one for each item of the batch', wrong);
+  if (![generator].flat().every((item: unknown) => item instanceof TorchGenerator)) {
+    throw invalid('randnTensor', 'generator', 'a TorchGenerator, or one for each item of the batch', generator);
   }
   if (generators === undefined || generators.length === 1) {
     return (generators?.[0] ?? (generator as TorchGenerator)).randn(shape);

@@ -71,6 +71,7 @@ describe('options that cannot be used', () => {
     ['an object that looks like a list as prompt', { length: 2 }, () => ({})],
     ['a number among the prompts', [text, 5], () => ({})],
     ['undefined among the prompts', [undefined], () => ({})],
+    ["a number among prompts in the web UI's syntax", [text, 5], () => ({ promptSyntax: 'a1111' })],
     ['no prompts', [], () => ({})],
     ['a text as options', text, () => 'fast'],
     ['a list as options', text, () => [20]],

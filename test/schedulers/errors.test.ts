@@ -261,3 +261,13 @@ test('a begin index outside the schedule', () => {
   expectRefusal(() => scheduler.setBeginIndex(3), /index into 3 timesteps, got 3/);
   expectRefusal(() => scheduler.setBeginIndex(-1), /got -1/);
 });
+
+test.each(['LCMScheduler', 'DPMSolverSDEScheduler', 'DDPMScheduler'])(
+  '%s refuses a list with no generator in it',
+  (name) => {
+    const scheduler = createScheduler(name);
+    scheduler.setTimesteps(4);
+    const step = () => scheduler.step(x, scheduler.timesteps[0]!, x, { generator: [undefined] as never });
+    expect(step).toThrow(/generator expects a TorchGenerator, or one for each item of the batch/);
+  },
+);

@@ -28,6 +28,10 @@ test('draws each batch item from its own generator', () => {
   tf.dispose([noise, items]);
 });
 
+test.each([[[undefined]], [undefined], [[new TorchGenerator(1), {}]]])('refuses %p as generator', (generator) => {
+  expect(() => randnTensor([2, 2, 2, 1], generator as never)).toThrow(/generator expects a TorchGenerator, or one/);
+});
+
 test('a list of one generator serves the whole batch', () => {
   const [one, list] = [
     randnTensor([2, 2, 2, 4], new TorchGenerator(3)),

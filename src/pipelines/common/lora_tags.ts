@@ -17,7 +17,9 @@ export function withoutLoraTags(prompt: string): string {
  * @throws InvalidArgumentError for a weight that is no number and prompts that differ
  */
 export function loraTags(prompt: Prompt): Map<string, LoraWeight> {
-  const [first = new Map<string, LoraWeight>(), ...others] = [prompt ?? []].flat().map(tagsOf);
+  // what is no text is refused where prompts are checked
+  const texts = [prompt ?? []].flat().filter(is.string);
+  const [first = new Map<string, LoraWeight>(), ...others] = texts.map(tagsOf);
   const same = others.every((tags) => JSON.stringify([...tags]) === JSON.stringify([...first]));
   expectThat(same, 'prompt', '<lora:...>', 'the same in all prompts of a call', prompt);
   return first;

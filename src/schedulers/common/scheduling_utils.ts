@@ -334,9 +334,8 @@ export abstract class SchedulerMixin<C extends SchedulerConfig = SchedulerConfig
   protected generators({ generator }: StepOptions): readonly TorchGenerator[] {
     if (generator) {
       const list = [generator].flat();
-      const wrong = list.find((item: unknown) => !(item instanceof TorchGenerator));
-      if (wrong !== undefined) {
-        throw invalid(this.className, 'generator', 'a TorchGenerator, or one for each item of the batch', wrong);
+      if (!list.every((item: unknown) => item instanceof TorchGenerator)) {
+        throw invalid(this.className, 'generator', 'a TorchGenerator, or one for each item of the batch', generator);
       }
       return list;
     }
