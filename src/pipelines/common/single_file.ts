@@ -1,9 +1,8 @@
 import type { SingleFile } from '../../loaders/single_file/single_file.js';
-import { Model, type ModelClass } from '../../models/model.js';
+import { type LoadModelOptions, Model, type ModelClass } from '../../models/model.js';
 import { loadFilePart } from '../../models/single_file.js';
 import { CLIPTokenizer } from '../../tokenizers/index.js';
 import { joinPath } from '../../utils/paths.js';
-import type { ComponentLoadOptions } from './components.js';
 
 /** The token that fills texts up, by the text encoder that reads them: OpenCLIP's take "!". */
 const padToken = (folder: string, kind: string) =>
@@ -21,7 +20,7 @@ export async function loadFileComponent(
   componentClass: unknown,
   folder: string,
   file: SingleFile,
-  options: ComponentLoadOptions,
+  options: LoadModelOptions,
 ): Promise<unknown> {
   const { configDir } = file;
   if (isModelClass(componentClass)) {
