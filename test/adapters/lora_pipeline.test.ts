@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import type { LoraWeight } from '../../src/adapters/index.js';
+import { weightAt } from '../../src/adapters/lora/lora_weights.js';
 import { describeBackends } from '../../src/backends/index.js';
 import type { PhysicalType } from '../../src/backends/types.js';
 import { CheckpointError, InvalidArgumentError, NotReproducibleError, StateDictError } from '../../src/errors.js';
@@ -196,6 +197,25 @@ describe('LoRAs of a pipeline', () => {
       pipe.dispose();
     }
   });
+});
+
+test('weights by block are those of the attention and of what is beside it (get_module_weight of diffusers)', () => {
+  const unet = new UNet2DConditionModel(KIND.unet);
+  const weight = weightAt(unet, { down: 0.3, mid: 2, up: { block_1: [0.5, -1] } });
+  const found = [
+    'conv_in',
+    'down_blocks.0.attentions.0.proj_in',
+    'down_blocks.0.resnets.0.conv1',
+    'down_blocks.0.downsamplers.0.conv',
+    'down_blocks.1.resnets.0.conv1',
+    'mid_block.attentions.0.proj_in',
+    'mid_block.resnets.1.conv1',
+    'up_blocks.0.resnets.1.conv2',
+    'up_blocks.1.attentions.1.transformer_blocks.0.attn1.to_q',
+    'up_blocks.1.resnets.0.conv2',
+    'up_blocks.1.resnets.1.conv2',
+  ].map(weight);
+  expect(found).toEqual([1, 0.3, 0.3, 0.3, 1, 2, 1, 1, -1, 0.5, -1]);
 });
 
 describe('metadata of a picture drawn with LoRAs', () => {

@@ -54,7 +54,8 @@ test('the word is the one in the file, or else the name of the file; unloaded it
     expect(tf.memory()).toMatchObject({ numTensors, numBytes });
   }
   expect(pipe.tokenizer.encode('a my-style <cat>')).toEqual(plain);
-  await pipe.loadTextualInversion(join(dir, 'other.safetensors'));
+  await pipe.loadTextualInversion(join(dir, 'other.safetensors'), { token: 'MyCat' });
+  expect(pipe.tokenizer.encode('mycat MYCAT')).toEqual([656, 658, 658, 657]);
   pipe.dispose();
   expect(tf.memory().numTensors).toBe(0);
 });

@@ -18,8 +18,8 @@ export type LoraWeight = number | { unet?: ModelWeight; textEncoder?: number; te
 const WHERE = 'setAdapters';
 
 /**
- * The weight at each of a UNet's layers, from `{ down: 0.5, mid: 1, up: { block_1: [0.2, 0.4, 1] } }`; layers outside of
- * the blocks' attention have 1, as have blocks that are not named. Source: diffusers/loaders/unet_loader_utils.py.
+ * The weight at each of a UNet's layers, from `{ down: 0.5, mid: 1, up: { block_1: [0.2, 0.4, 1] } }`; blocks that are not
+ * named have 1, as have layers outside of blocks with attention. Source: diffusers/loaders/unet_loader_utils.py.
  *
  * @throws InvalidArgumentError for blocks that are not there or have no attention
  */
@@ -29,7 +29,14 @@ export function weightAt(model: Model, weight: ModelWeight): (path: string) => n
   }
   expectThat(is.object(weight), WHERE, 'a weight', 'a number, or an object of weights by block', weight);
   const places = Object.entries(weight).flatMap(([name, value]) => placesOf(attentionsOf(model), name, value));
-  return (path) => places.find(([prefix]) => path.startsWith(prefix))?.[1] ?? 1;
+  const at = (path: string) => places.find(([prefix]) => path.startsWith(prefix))?.[1];
+  return (path) => at(path) ?? at(besideAttention(path)) ?? 1;
+}
+
+/** The layer of attention of the same number in the block, whose weight ResNet blocks and what comes after them have. */
+function besideAttention(path: string): string {
+  const [side, block, , number] = path.split('.');
+  return `${side}.${block}.attentions.${number}.`;
 }
 
 /** The paths of the UNet's attention modules: 'down_blocks.1.attentions.0'. */
