@@ -96,4 +96,25 @@ export {
   type StableDiffusionBaseOptions,
 } from './stable_diffusion/stable_diffusion_base.js';
 export type { InputChannels, StableDiffusionComponents } from './stable_diffusion/stable_diffusion_components.js';
+export type { XLPromptOptions } from './stable_diffusion_xl/encode_prompt.js';
+export {
+  type StableDiffusionXLOptions,
+  StableDiffusionXLPipeline,
+} from './stable_diffusion_xl/pipeline_stable_diffusion_xl.js';
+export {
+  type StableDiffusionXLImg2ImgOptions,
+  StableDiffusionXLImg2ImgPipeline,
+} from './stable_diffusion_xl/pipeline_stable_diffusion_xl_img2img.js';
+export {
+  type StableDiffusionXLInpaintOptions,
+  StableDiffusionXLInpaintPipeline,
+} from './stable_diffusion_xl/pipeline_stable_diffusion_xl_inpaint.js';
+export {
+  StableDiffusionXLBase,
+  type StableDiffusionXLBaseOptions,
+  type XLEncodePromptOptions,
+  type XLPromptEmbeds,
+} from './stable_diffusion_xl/stable_diffusion_xl_base.js';
+export type { StableDiffusionXLComponents } from './stable_diffusion_xl/stable_diffusion_xl_components.js';
+export type { AestheticOptions, SizePair, TimeIdOptions } from './stable_diffusion_xl/time_ids.js';
 export { TINY_SHAPES } from './tiny_shapes.js';

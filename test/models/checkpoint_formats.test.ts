@@ -14,7 +14,7 @@ import {
   UNet2DConditionModel,
 } from '../../src/models/index.js';
 import { setWarningHandler } from '../../src/utils/logging.js';
-import { type ModelName, type PipelineConfigs, type WeightDtype, weightEntries } from '../support/checkpoint.js';
+import { type PipelineConfigs, type WeightDtype, weightEntries } from '../support/checkpoint.js';
 import { relativeL2 } from '../support/compare.js';
 import { generatedTensor, loadGenerated } from '../support/generated_weights.js';
 import { loadSafetensors } from '../support/safetensors.js';
@@ -56,7 +56,7 @@ describe('checkpoints as people have them', () => {
 
   /** Writes one file of weights and config.json, loads them and gives every parameter's numbers. */
   async function load(
-    component: ModelName,
+    component: keyof typeof CLASSES,
     config: Record<string, unknown>,
     entries: SafetensorsEntry[],
     options: { file?: string; variant?: string } = {},
@@ -71,7 +71,7 @@ describe('checkpoints as people have them', () => {
   }
 
   async function expected(
-    component: ModelName,
+    component: keyof typeof CLASSES,
     config: Record<string, unknown>,
   ): Promise<Record<string, Float32Array>> {
     const model = CLASSES[component].fromConfig(config);
@@ -93,25 +93,25 @@ describe('checkpoints as people have them', () => {
   });
 
   test('a text encoder without the text_model prefix', async () => {
-    const entries = weightEntries('text_encoder', sd15!.text_encoder);
+    const entries = weightEntries('text_encoder', sd15!.text_encoder!);
     const bare = entries.map((entry) => ({ ...entry, name: entry.name.replace('text_model.', '') }));
     expect(bare.some(({ name }) => name.startsWith('text_model.'))).toBe(false);
-    const wanted = await expected('text_encoder', sd15!.text_encoder);
-    expect(await load('text_encoder', sd15!.text_encoder, bare)).toEqual(wanted);
+    const wanted = await expected('text_encoder', sd15!.text_encoder!);
+    expect(await load('text_encoder', sd15!.text_encoder!, bare)).toEqual(wanted);
   });
 
   test.each(['text_model.embeddings.position_ids', 'embeddings.position_ids', 'text_projection.weight', 'logit_scale'])(
     'a text encoder with %s, which is no weight of it',
     async (name) => {
       const buffer: SafetensorsEntry = { name, dtype: 'I64', shape: [1, 77], data: () => new Uint8Array(77 * 8) };
-      const entries = [...weightEntries('text_encoder', sd15!.text_encoder), buffer];
-      const wanted = await expected('text_encoder', sd15!.text_encoder);
-      expect(await load('text_encoder', sd15!.text_encoder, entries)).toEqual(wanted);
+      const entries = [...weightEntries('text_encoder', sd15!.text_encoder!), buffer];
+      const wanted = await expected('text_encoder', sd15!.text_encoder!);
+      expect(await load('text_encoder', sd15!.text_encoder!, entries)).toEqual(wanted);
     },
   );
 
   test('a whole CLIP model with its vision half, for the text encoder with projection', async () => {
-    const config = { ...sd15!.text_encoder, projection_dim: 10 };
+    const config = { ...sd15!.text_encoder!, projection_dim: 10 };
     const projection = generatedTensor('text_projection.weight', [10, 16]);
     const extra = [
       {

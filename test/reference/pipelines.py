@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from generated_weights import fill, generated, randn
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 VAE = dict(
@@ -41,6 +41,8 @@ END = "<|endoftext|>"
 TENSORS = [
     "prompt_embeds",
     "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
     "latents",
     "image",
     "control_image",
@@ -53,10 +55,11 @@ if not hasattr(CLIPTextModel, "text_model"):
     CLIPTextModel.text_model = property(lambda self: self)
 
 
-def text_encoder(config):
-    model = CLIPTextModel(CLIPTextConfig(**config)).eval()
+def text_encoder(config, model_class=CLIPTextModel):
+    model = model_class(CLIPTextConfig(**config)).eval()
     state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
-    model.load_state_dict({k: generated("text_model." + k, v.shape) for k, v in state.items()}, strict=False)
+    prefix = "" if any(k.startswith("text_model.") for k in state) else "text_model."
+    model.load_state_dict({k: generated(prefix + k, v.shape) for k, v in state.items()}, strict=False)
     return model
 
 
@@ -75,18 +78,26 @@ def pipeline(kind, tokenizer, name="StableDiffusionPipeline"):
     unet = UNet2DConditionModel(**kind["unet"]).eval()
     vae = AutoencoderKL(**kind["vae"]).eval()
     fill(unet), fill(vae)
-    extra = {"controlnet": controlnet(kind["controlnet"])} if "controlnet" in kind else {}
-    return getattr(diffusers, name)(
-        **extra,
+    parts = {"controlnet": controlnet(kind["controlnet"])} if "controlnet" in kind else {}
+    parts |= dict(
         unet=unet,
         vae=vae,
-        text_encoder=text_encoder(kind["text_encoder"]),
-        tokenizer=CLIPTokenizer.from_pretrained(tokenizer, pad_token=kind["pad"]),
         scheduler=getattr(diffusers, scheduler.pop("_class_name")).from_config(scheduler),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )
+    tokens = lambda: CLIPTokenizer.from_pretrained(tokenizer, pad_token=kind["pad"])
+    if "text_encoder_2" in kind:
+        first = kind["text_encoder"] is not None
+        parts |= dict(
+            text_encoder=text_encoder(kind["text_encoder"]) if first else None,
+            text_encoder_2=text_encoder(kind["text_encoder_2"], CLIPTextModelWithProjection),
+            tokenizer=tokens() if first else None,
+            tokenizer_2=tokens(),
+            **kind["config"],
+        )
+    else:
+        parts |= dict(text_encoder=text_encoder(kind["text_encoder"]), tokenizer=tokens())
+        parts |= dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    return getattr(diffusers, name)(**parts)
 
 
 def picture(seed, height, width):

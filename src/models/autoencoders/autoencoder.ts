@@ -38,6 +38,9 @@ export abstract class Autoencoder extends Model {
   /** Share of a tile that its neighbour covers, too. */
   abstract tileOverlapFactor: number;
 
+  /** Computes in float32 whatever the weights are, for models whose activations 16 bits cannot hold (`forceUpcast`). */
+  upcast = false;
+
   /** Pixels per latent along an edge. */
   abstract get scaleFactor(): number;
 
@@ -106,7 +109,7 @@ export abstract class Autoencoder extends Model {
   protected typed(x: Tensor4D, ...layers: Layer[]): Tensor4D {
     return chain(
       x,
-      (y) => toPhysicalType(y, this.dtype),
+      (y) => toPhysicalType(y, this.upcast ? 'float32' : this.dtype),
       ...layers,
       (y) => toPhysicalType(y, 'float32'),
     );

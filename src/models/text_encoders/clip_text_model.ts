@@ -237,23 +237,32 @@ export class CLIPTextModel extends Model {
    *
    * @param inputIds B lists of equal length, at most max_position_embeddings
    * @param options.clipSkip layers to leave out at the end; the final layer norm is applied all the same
+   * @param options.hiddenSkip more layers that `hiddenState` alone leaves out (SDXL)
    * @param options.attentionMask like inputIds, 0 hides a token
    * @throws InvalidArgumentError for ids outside the vocabulary, too many tokens or layers to skip
    */
-  forward(inputIds: number[][], options: { clipSkip?: number; attentionMask?: number[][] } = {}): CLIPTextOutput {
-    const { clipSkip = 0, attentionMask } = options;
-    this.checkInputs(inputIds, clipSkip);
+  forward(
+    inputIds: number[][],
+    options: { clipSkip?: number; hiddenSkip?: number; attentionMask?: number[][] } = {},
+  ): CLIPTextOutput {
+    const { clipSkip = 0, hiddenSkip = 0, attentionMask } = options;
+    this.checkInputs(inputIds, clipSkip + hiddenSkip);
     const [batch, length] = [inputIds.length, inputIds[0]!.length];
     return tf.tidy(() => {
       const tokens = this.embed(inputIds);
       const positions = this.positionEmbedding.forward(tf.range(0, length, 1, 'int32'));
       const bias = attentionBias(batch, length, attentionMask);
-      let state = tf.add(tokens, positions) as Tensor3D;
-      for (const layer of this.encoderLayers.slice(0, this.encoderLayers.length - clipSkip)) {
-        state = layer.forward(state, bias);
+      const layers = this.encoderLayers.slice(0, this.encoderLayers.length - clipSkip);
+      const states = [tf.add(tokens, positions) as Tensor3D];
+      for (const layer of layers) {
+        states.push(layer.forward(states.at(-1)!, bias));
       }
-      const lastHiddenState = this.finalLayerNorm.forward(state);
-      return { lastHiddenState, pooled: this.pool(lastHiddenState, inputIds), hiddenState: state };
+      const lastHiddenState = this.finalLayerNorm.forward(states.at(-1)!);
+      return {
+        lastHiddenState,
+        pooled: this.pool(lastHiddenState, inputIds),
+        hiddenState: states.at(-1 - hiddenSkip)!,
+      };
     });
   }
 

@@ -180,7 +180,7 @@ export async function loadComponents<C extends object>(
   table: ComponentTable<C>,
   idOrDir: string,
   options: FromPretrainedOptions<C>,
-): Promise<{ components: C; modelName: string }> {
+): Promise<{ components: C; modelName: string; config: PipelineConfig }> {
   const where = 'fromPretrained';
   const expected = 'a directory, a single file or the id of a repository on the hub';
   expectThat(is.string(idOrDir) && idOrDir !== '', where, 'the checkpoint', expected, idOrDir);
@@ -194,7 +194,7 @@ export async function loadComponents<C extends object>(
     const wanted = planComponents(className, table, index, { ...options, singleFile });
     await ensureBackend(options.backend);
     const components = await loadPlanned(wanted, dir, options.signal);
-    return { components, modelName: nameOf(idOrDir) };
+    return { components, modelName: nameOf(idOrDir), config: settingsOf(index) };
   } finally {
     await singleFile?.close();
   }
@@ -231,6 +231,14 @@ async function loadPlanned<C>(
     disposeAll(loaded);
     throw error;
   }
+}
+
+/** Settings in model_index.json beside the components, by their names there. */
+export type PipelineConfig = Readonly<Record<string, boolean>>;
+
+function settingsOf(index: ConfigReader): PipelineConfig {
+  const flags = index.keys().filter((key) => !key.startsWith('_') && is.boolean(index.raw(key)));
+  return Object.fromEntries(flags.map((key) => [key, index.raw(key) as boolean]));
 }
 
 interface PlannedComponent<C> {
@@ -414,7 +422,7 @@ export async function saveComponents<C extends object>(
   table: ComponentTable<C>,
   components: C,
   dir: string,
-  options: SaveOptions,
+  options: SaveOptions & { config?: PipelineConfig },
 ): Promise<void> {
   checkSaveOptions(options);
   const rows = (Object.keys(table) as (keyof C & string)[]).map((name) => {
@@ -432,7 +440,13 @@ export async function saveComponents<C extends object>(
   const entries = rows.map(({ spec, own }) => [spec.folder, own === null ? [null, null] : [spec.library, own]]);
   // without it Python warns of each pipeline that has a row for a safety checker, but none
   const safety = 'safety_checker' in Object.fromEntries(entries) ? { requires_safety_checker: false } : {};
-  const index = { _class_name: className, _diffusers_version: '0.40.0', ...safety, ...Object.fromEntries(entries) };
+  const index = {
+    _class_name: className,
+    _diffusers_version: '0.40.0',
+    ...safety,
+    ...options.config,
+    ...Object.fromEntries(entries),
+  };
   await writeJson(joinPath(dir, 'model_index.json'), index);
 }
 

@@ -52,12 +52,12 @@ export class Conditioning {
   /**
    * Tells every branch more, before any is taken.
    *
-   * @param more new tensors for a branch, the same names for each; they are taken over
+   * @param more new tensors for a branch, of which it gets what there is; the same names for each; they are taken over
    */
-  extend(more: (branch: Branch) => Partial<ConditioningTensors>): void {
+  extend(more: (branch: Branch, known: ConditioningTensors) => Partial<ConditioningTensors>): void {
     this.forget();
     for (const branch of this.branches) {
-      this.parts[branch] = { ...this.parts[branch]!, ...more(branch) };
+      this.parts[branch] = { ...this.parts[branch]!, ...more(branch, this.parts[branch]!) };
     }
   }
 

@@ -161,7 +161,13 @@ export abstract class DenoisingPipeline<
   }
 
   /** What a branch is told beside the text: new tensors. */
-  protected conditionsOf(branch: Branch, plan: Plan, start: Start, _options: O): Partial<ConditioningTensors> {
+  protected conditionsOf(
+    branch: Branch,
+    plan: Plan,
+    start: Start,
+    _options: O,
+    _text: ConditioningTensors,
+  ): Partial<ConditioningTensors> {
     const timestepCond = this.guidanceEmbedding(plan);
     return { ...start.conditions?.(branch), ...(timestepCond && { timestepCond }) };
   }
@@ -247,7 +253,7 @@ export abstract class DenoisingPipeline<
     });
     const loop = { scheduler, denoiser, latents, begin, end, mix, generator: noise.generator, eta, signal, where };
     try {
-      conditioning.extend((branch) => this.conditionsOf(branch, plan, start, options));
+      conditioning.extend((branch, text) => this.conditionsOf(branch, plan, start, options, text));
       const watched = { ...options, drawPreview, callbackOnStepEnd: this.watched(plan, options) };
       const run = () => runLoop(denoisingLoop(loop), watched, steps);
       return { latents: await withWeights([unet, ...models], run), finish };

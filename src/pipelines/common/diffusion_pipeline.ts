@@ -24,6 +24,7 @@ import {
   type FromPretrainedOptions,
   loadComponents,
   modelsOf,
+  type PipelineConfig,
   saveComponents,
 } from './components.js';
 import type { Check, GenerationOptions, Images, Output, OutputType } from './options.js';
@@ -51,6 +52,8 @@ export interface LoadedPipeline extends WithScheduler {
   checkpointScheduler: SchedulerConfigJson | undefined;
   /** Components that were given in place of the checkpoint's. */
   givenComponents: readonly string[];
+  /** Settings in model_index.json. */
+  config: PipelineConfig;
 }
 
 /** `fromPretrained` of a pipeline class. */
@@ -60,10 +63,11 @@ export async function loadPipeline<C extends WithScheduler, P extends LoadedPipe
   options: FromPretrainedOptions<C>,
 ): Promise<P> {
   const { className, componentTable } = Pipeline;
-  const { components, modelName } = await loadComponents(className, componentTable, idOrDir, options ?? {});
+  const { components, modelName, config } = await loadComponents(className, componentTable, idOrDir, options ?? {});
   try {
     const pipe = new Pipeline(components);
     pipe.modelName = modelName;
+    pipe.config = Object.fromEntries(Object.entries(pipe.config).map(([key, own]) => [key, config[key] ?? own]));
     const given = Object.entries(options ?? {}).filter(([name, part]) => name in componentTable && part);
     pipe.givenComponents = given.map(([name]) => name);
     pipe.checkpointScheduler = options?.scheduler ? undefined : pipe.scheduler.config;
@@ -92,6 +96,8 @@ export abstract class DiffusionPipeline<
   checkpointScheduler: SchedulerConfigJson | undefined;
   /** Components that `fromPretrained` was given in place of the checkpoint's. */
   givenComponents: readonly string[] = [];
+  /** Settings in model_index.json beside the components, by their names there, with diffusers' defaults. */
+  config: PipelineConfig = {};
   private readonly calls = new CallQueue();
 
   protected constructor(
@@ -147,7 +153,8 @@ export abstract class DiffusionPipeline<
    * @throws InvalidArgumentError for options out of range, FileWriteError when it cannot be written
    */
   savePretrained(dir: string, options: SaveOptions = {}): Promise<void> {
-    const fill = (staging: string) => saveComponents(this.className, this.table, this.parts, staging, options);
+    const fill = (staging: string) =>
+      saveComponents(this.className, this.table, this.parts, staging, { ...options, config: this.config });
     return files.save(dir, fill, (path) => isReplacedBySaving(path, options.variant));
   }
 

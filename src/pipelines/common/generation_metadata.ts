@@ -222,7 +222,8 @@ export function imageMetadata(
   };
   const text = (more: object) => a1111Parameters({ ...common, extra: { ...more, ...rest } });
   const plain = text({});
-  const exact = prompts.length <= 1 && readsBack(plain, texts);
+  // SDXL takes an empty negative prompt for another one than none
+  const exact = prompts.length <= 1 && negativePrompt !== '' && readsBack(plain, texts);
   return { [PARAMETERS_KEY]: exact ? plain : text(promptWords(record)) };
 }
 

@@ -32,6 +32,12 @@ const numberOrNumbers = (label: string) =>
     read: parseJson,
   });
 
+const texts = (label: string) =>
+  recorded(label, [(value) => [value].flat().every(is.string), 'a text or a list of texts'], {
+    write: (value) => JSON.stringify(value),
+    read: parseJson,
+  });
+
 /** A number; any other text stays, for the check to refuse. */
 function parseNumber(text: string): number | string {
   return text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text);
@@ -67,6 +73,19 @@ export const RECORDED_OPTIONS: Readonly<Record<string, RecordedOption>> = {
     read: (text) => (text === 'True' ? 'all' : text),
   }),
   skipEarlyCond: amount('Skip Early CFG', SHARE),
+  prompt2: texts('Prompt 2'),
+  negativePrompt2: texts('Negative prompt 2'),
+  originalSize: numbers('originalSize'),
+  cropsCoordsTopLeft: numbers('cropsCoordsTopLeft'),
+  targetSize: numbers('targetSize'),
+  negativeOriginalSize: numbers('negativeOriginalSize'),
+  negativeCropsCoordsTopLeft: numbers('negativeCropsCoordsTopLeft'),
+  negativeTargetSize: numbers('negativeTargetSize'),
+  aestheticScore: recorded('aestheticScore', NUMBER),
+  negativeAestheticScore: recorded('negativeAestheticScore', NUMBER),
+  denoisingStart: recorded('denoisingStart', SHARE),
+  denoisingEnd: recorded('denoisingEnd', SHARE),
+  imageGuidanceScale: recorded('Image CFG scale', NUMBER),
   paddingMaskCrop: recorded('Masked area padding', [is.whole, 'a whole number of pixels']),
   width: recorded('width', COUNT),
   height: recorded('height', COUNT),

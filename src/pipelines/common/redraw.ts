@@ -96,7 +96,7 @@ export function redraw(parameters: string): Redrawing {
   const { prompt, negativePrompt, settings } = parseParameters(parameters);
   checkReproducible(settings);
   const prompts = json(settings, 'prompts', TEXTS, [prompt]) as string[];
-  const negative = json(settings, 'negativePrompts', TEXTS, [negativePrompt]) as string[];
+  const negative = json(settings, 'negativePrompts', TEXTS, negativePrompt === '' ? [] : [negativePrompt]) as string[];
   const inputs = INPUTS.flatMap((option) =>
     (json(settings, option, FILES, []) as InputFile[]).map((file) => ({ ...file, option })),
   );
@@ -109,7 +109,7 @@ export function redraw(parameters: string): Redrawing {
       ...recordedOptions(settings),
       ...stepOptions(settings),
       ...(inputs.length > 0 ? {} : sizeOptions(settings)),
-      negativePrompt: negative.length > 1 ? negative : negative[0]!,
+      ...(negative.length === 0 ? {} : { negativePrompt: negative.length > 1 ? negative : negative[0]! }),
       seed: seedOf(settings),
     },
     index,

@@ -1,3 +1,4 @@
+import { roundHalfEven } from '../../schedulers/common/numeric.js';
 import type { SchedulerMixin } from '../../schedulers/index.js';
 import { invalid } from '../../utils/check.js';
 
@@ -36,6 +37,44 @@ export function applySchedule(where: string, scheduler: SchedulerMixin, options:
   const begin = firstStep(where, own ? scheduler.timesteps.length : numInferenceSteps, strength) * scheduler.order;
   scheduler.setBeginIndex(begin);
   return begin;
+}
+
+/** The timestep at which a share of the noise is gone; models that share a schedule exchange latents there. */
+function cutoff({ config }: SchedulerMixin, share: number): number {
+  const { num_train_timesteps: steps } = config as { num_train_timesteps: number };
+  return roundHalfEven(steps - share * steps);
+}
+
+/**
+ * The first step of a model that goes on where another one stopped (SDXL's denoising_start).
+ *
+ * @throws InvalidArgumentError for a share that leaves no step
+ */
+export function beginAt(where: string, scheduler: SchedulerMixin, denoisingStart: number): number {
+  const { timesteps, order } = scheduler;
+  const count = timesteps.filter((timestep) => timestep < cutoff(scheduler, denoisingStart)).length;
+  if (count === 0) {
+    throw invalid(where, 'denoisingStart', `a share that leaves one of the ${timesteps.length} steps`, denoisingStart);
+  }
+  // second-order schedulers have every timestep but the highest twice, and stop after the second
+  const taken = order === 2 && count % 2 === 0 ? count + 1 : count;
+  const begin = timesteps.length - taken;
+  scheduler.setBeginIndex(begin);
+  return begin;
+}
+
+/**
+ * One after the last step of a model that another one takes over from (SDXL's denoising_end).
+ *
+ * @throws InvalidArgumentError for a share that leaves no step
+ */
+export function endAt(where: string, scheduler: SchedulerMixin, begin: number, denoisingEnd: number): number {
+  const rest = scheduler.timesteps.slice(begin);
+  const count = rest.filter((timestep) => timestep >= cutoff(scheduler, denoisingEnd)).length;
+  if (count === 0) {
+    throw invalid(where, 'denoisingEnd', `a share that leaves one of the ${rest.length} steps`, denoisingEnd);
+  }
+  return begin + count;
 }
 
 /** Steps to leave out at the beginning, of `steps` in all. */

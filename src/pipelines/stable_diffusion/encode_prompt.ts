@@ -1,4 +1,4 @@
-import type { Tensor3D } from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
 import type { CLIPTextModel } from '../../models/index.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
@@ -24,8 +24,8 @@ export interface PromptOptions {
   promptSyntax?: PromptSyntax;
 }
 
-const TEXTS: Check = [(value) => [value].flat().every(is.string), 'a string or a list of strings'];
-const EMBEDS: Check = [(value) => is.tensor(value) && value.rank === 3, 'a tensor [prompts, tokens, channels]'];
+export const TEXTS: Check = [(value) => [value].flat().every(is.string), 'a string or a list of strings'];
+export const EMBEDS: Check = [(value) => is.tensor(value) && value.rank === 3, 'a tensor [prompts, tokens, channels]'];
 
 export const PROMPT_CHECKS: Checks<PromptOptions> = {
   negativePrompt: TEXTS,
@@ -48,10 +48,11 @@ export function promptCount({ prompt, promptEmbeds }: EncodePromptInputs): numbe
   return promptEmbeds ? (promptEmbeds.shape?.[0] ?? 0) : typeof prompt === 'string' ? 1 : (prompt?.length ?? 0);
 }
 
-/** Each of [P, N, D] `count` times in a row. */
-function repeatEach(x: Tensor3D, count: number): Tensor3D {
-  const [prompts, tokens, size] = x.shape;
-  return count === 1 ? x : tf.reshape(tf.tile(tf.expandDims(x, 1), [1, count, 1, 1]), [prompts * count, tokens, size]);
+/** Each of [P, ...] `count` times in a row. */
+export function repeatEach<T extends Tensor>(x: T, count: number): T {
+  const [prompts, ...rest] = x.shape;
+  const times = [1, count, ...rest.map(() => 1)];
+  return count === 1 ? x : (tf.reshape(tf.tile(tf.expandDims(x, 1), times), [prompts! * count, ...rest]) as T);
 }
 
 /** Text embeddings by branch of guidance, each [B, tokens, D]. */

@@ -38,7 +38,7 @@ export interface EncodePromptOptions
   doClassifierFreeGuidance?: boolean;
 }
 
-const ENCODE_PROMPT_CHECKS: Checks<EncodePromptOptions> = {
+export const ENCODE_PROMPT_CHECKS: Checks<EncodePromptOptions> = {
   negativePrompt: PROMPT_CHECKS.negativePrompt,
   clipSkip: PROMPT_CHECKS.clipSkip,
   promptSyntax: PROMPT_CHECKS.promptSyntax,

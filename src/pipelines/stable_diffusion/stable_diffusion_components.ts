@@ -28,21 +28,28 @@ export interface StableDiffusionComponents {
 
 /** `asTokenizer` says which objects are tokenizers. */
 const TOKENIZER: Check = [(value) => is.object(value) || is.function(value), 'a tokenizer'];
-const unused = (folder: string) => component<never>(folder, {}, { library: 'transformers', optional: true });
+
+/** The row of a CLIP tokenizer; those of transformers.js are taken, too. */
+export const tokenizerComponent = (folder: string, { optional = false } = {}) =>
+  component<Tokenizer | TransformersJsTokenizer>(
+    folder,
+    { CLIPTokenizer, CLIPTokenizerFast: CLIPTokenizer },
+    { library: 'transformers', optional, check: TOKENIZER },
+  );
+
+/** The row of a part that nothing computes with. */
+export const unusedComponent = (folder: string) =>
+  component<never>(folder, {}, { library: 'transformers', optional: true });
 
 export const STABLE_DIFFUSION_COMPONENTS: ComponentTable<StableDiffusionComponents> = {
   scheduler: schedulerComponent,
-  tokenizer: component(
-    'tokenizer',
-    { CLIPTokenizer, CLIPTokenizerFast: CLIPTokenizer },
-    { library: 'transformers', check: TOKENIZER },
-  ),
+  tokenizer: tokenizerComponent('tokenizer'),
   textEncoder: component('text_encoder', { CLIPTextModel }, { library: 'transformers' }),
   unet: component('unet', { UNet2DConditionModel }),
   vae: component<Autoencoder>('vae', { AutoencoderKL, AutoencoderTiny }),
-  safetyChecker: unused('safety_checker'),
-  featureExtractor: unused('feature_extractor'),
-  imageEncoder: unused('image_encoder'),
+  safetyChecker: unusedComponent('safety_checker'),
+  featureExtractor: unusedComponent('feature_extractor'),
+  imageEncoder: unusedComponent('image_encoder'),
 };
 
 /** How many input channels a pipeline's UNet can have, of the latent channels; those beside the latents are conditions. */
