@@ -7,6 +7,7 @@ export type {
   FromPretrainedOptions,
   LoadOptions,
   LoadProgress,
+  PipelineConfig,
 } from './common/components.js';
 export { type Branch, Conditioning, type ConditioningTensors, type Conditions } from './common/conditioning.js';
 export {
@@ -113,6 +114,7 @@ export {
   StableDiffusionXLBase,
   type StableDiffusionXLBaseOptions,
   type XLEncodePromptOptions,
+  type XLPipelineClass,
   type XLPromptEmbeds,
 } from './stable_diffusion_xl/stable_diffusion_xl_base.js';
 export type { StableDiffusionXLComponents } from './stable_diffusion_xl/stable_diffusion_xl_components.js';

@@ -190,6 +190,7 @@ const OPTIONS: Record<string, object | string> = {
   signal: 'changes nothing',
   onProgress: 'changes nothing',
   preview: 'changes nothing',
+  crossAttentionKwargs: 'changes adapters alone; test/adapters draws with it again',
 };
 
 /** Draws with one option; the pipeline's own scheduler is back afterwards. */

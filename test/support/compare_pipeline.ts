@@ -27,7 +27,7 @@ export type PipelineCase = ReferenceCase & {
 type AnyPipeline = Pick<StableDiffusionPipeline, 'unet' | 'scheduler' | 'dispose'> &
   ((prompt: PipelineCase['args']['prompt'], options: Record<string, unknown>) => Promise<{ images: unknown }>);
 
-const camelCase = (name: string) => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+const camelCase = (name: string) => name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 
 /** Pictures [N,height,width,3] of 8-bit numbers as a pipeline takes them. */
 function pictures({ shape, data }: TestTensor): RawImage[] {

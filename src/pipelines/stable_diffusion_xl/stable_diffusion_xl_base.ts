@@ -70,7 +70,7 @@ export interface XLPromptEmbeds {
 }
 
 /** A class of pipelines of Stable Diffusion XL. */
-interface XLPipelineClass {
+export interface XLPipelineClass {
   className: string;
   inputChannels?: InputChannels;
 }
