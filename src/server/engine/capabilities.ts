@@ -47,7 +47,7 @@ export function capabilitiesOf(model: LoadedModel): Capabilities {
   return {
     pipeline: txt2img.className,
     tasks: Object.keys(tasks),
-    fields: [...fields, ...OF_THE_SERVER, ...model.extraFields],
+    fields: [...fields, ...OF_THE_SERVER, ...model.extraFields, ...(Object.keys(loras).length > 0 ? ['lora'] : [])],
     defaults: { ...defaults, ...model.trainedSize, sampler: samplerName(txt2img.scheduler) },
     size_multiple: scaleFactor,
     attention: [...ATTENTION_NAMES],

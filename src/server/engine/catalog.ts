@@ -30,6 +30,8 @@ export interface ModelPlaces {
   models?: readonly string[];
   /** A directory whose checkpoints are all offered. */
   directory?: string;
+  /** A directory with LoRA files. */
+  loras?: string;
   settings: LoadSettings;
 }
 
@@ -54,6 +56,12 @@ function checkpointsIn(directory: string): string[] {
   return paths.sort();
 }
 
+/** Paths of LoRA files by their names without extension. */
+function lorasIn(directory: string): Record<string, string> {
+  const files = readdirSync(directory).filter((name) => name.endsWith('.safetensors'));
+  return Object.fromEntries(files.sort().map((name) => [nameOf(name), join(directory, name)]));
+}
+
 /** 'dir/my-model' and 'owner/my-model' are 'my-model'. */
 const nameOf = (source: string): string => basename(resolve(source)).replace(/\.(safetensors|gguf|ckpt)$/, '');
 
@@ -62,18 +70,22 @@ const nameOf = (source: string): string => basename(resolve(source)).replace(/\.
  *
  * @throws when a directory cannot be read
  */
-export function modelSources({ models = [], directory, settings }: ModelPlaces): () => ModelSource[] {
+export function modelSources({
+  models = [],
+  directory,
+  loras: loraDirectory,
+  settings,
+}: ModelPlaces): () => ModelSource[] {
   const find = (): ModelSource[] => {
+    const loras = loraDirectory === undefined ? {} : lorasIn(loraDirectory);
     const sources = [...models, ...(directory === undefined ? [] : checkpointsIn(directory))];
-    const rows = sources.map(
-      (source) => [nameOf(source), { name: nameOf(source), source, settings, loras: {} }] as const,
-    );
+    const rows = sources.map((source) => [nameOf(source), { name: nameOf(source), source, settings, loras }] as const);
     return [...new Map(rows).values()];
   };
   let found = find();
   let looked = Date.now();
   return () => {
-    if (directory !== undefined && Date.now() - looked > FRESH) {
+    if ((directory ?? loraDirectory) !== undefined && Date.now() - looked > FRESH) {
       looked = Date.now();
       found = find();
     }

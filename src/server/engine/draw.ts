@@ -56,7 +56,7 @@ async function drawOne(model: LoadedModel, job: PictureJob): Promise<GeneratedIm
   const { request } = job;
   const task = taskOf(request);
   const pipe = pipelineFor(model, task);
-  prepare(model, pipe, request);
+  await prepare(model, pipe, request);
   const options = { ...callOptions(model, pipe, request), ...(await inputs(request)) };
   const { hires } = request;
   if (!hires || task !== 'txt2img') {
@@ -82,7 +82,7 @@ function pipelineFor({ tasks, txt2img }: LoadedModel, task: Task): DrawingPipeli
 }
 
 /** Scheduler, attention and token merging, anew for every picture: nothing of another request is left. */
-function prepare(model: LoadedModel, pipe: DrawingPipeline, request: DrawRequest): void {
+async function prepare(model: LoadedModel, pipe: DrawingPipeline, request: DrawRequest): Promise<void> {
   const { attention = model.attention, token_merging_ratio: ratio = 0, lenient, sampler } = request;
   try {
     pipe.scheduler = schedulerFor(request, model.scheduler);
@@ -94,9 +94,34 @@ function prepare(model: LoadedModel, pipe: DrawingPipeline, request: DrawRequest
     pipe.scheduler = schedulerFor({ sampler }, model.scheduler);
   }
   pipe.setAttention(attention);
+  await useLoras(model, pipe, request);
   removeTokenMerging(pipe);
   if (ratio > 0) {
     applyTokenMerging(pipe, { ratio });
+  }
+}
+
+/** LoRAs stay loaded; those at work are the request's. */
+async function useLoras({ loras }: LoadedModel, pipe: DrawingPipeline, request: DrawRequest): Promise<void> {
+  const wanted = (request.lora ?? []).filter(({ name }) => Object.hasOwn(loras, name) || !request.lenient);
+  for (const { name } of wanted) {
+    if (!Object.hasOwn(loras, name)) {
+      const known = Object.keys(loras).join(', ') || 'none';
+      throw new InvalidArgumentError(`there is no LoRA '${name}'; this server has ${known}`);
+    }
+    if (!pipe.getListAdapters().includes(name)) {
+      await pipe.loadLoraWeights(loras[name]!, { adapterName: name });
+    }
+  }
+  if (wanted.length > 0) {
+    pipe.enableLora();
+    const names = wanted.map(({ name }) => name);
+    pipe.setAdapters(
+      names,
+      wanted.map(({ weight }) => weight),
+    );
+  } else if (pipe.getListAdapters().length > 0) {
+    pipe.disableLora();
   }
 }
 
@@ -151,7 +176,7 @@ async function drawTwice(
   { scale, upscaler, steps = options.numInferenceSteps as number, strength }: NonNullable<DrawRequest['hires']>,
 ): Promise<GeneratedImage> {
   const second = pipelineFor(model, 'img2img');
-  prepare(model, second, job.request);
+  await prepare(model, second, job.request);
   const multiple = pipe.vae.scaleFactor;
   const { width = model.trainedSize.width, height = model.trainedSize.height } = job.request;
   const size = [height, width].map((edge) => Math.max(multiple, Math.round((edge * scale) / multiple) * multiple));

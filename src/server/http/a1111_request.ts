@@ -1,5 +1,5 @@
 import { RequestError } from '../errors.js';
-import { type DrawRequest, type LoraChoice, MAX_SEED } from '../request/draw_request.js';
+import { type DrawRequest, MAX_SEED } from '../request/draw_request.js';
 import type { Limits } from '../request/limits.js';
 import { withSize } from './jobs_routes.js';
 import { blurred, checkBase64, inverted } from './uploads.js';
@@ -82,14 +82,6 @@ export const WEB_UI_WITHOUT_MEANING: readonly string[] = [
   ...['include_init_images', 'force_task_id', 'infotext', 'sampler', 'clip_skip', 'user', 'use_deprecated_controlnet'],
 ];
 
-const LORA = /<lora:([^:<>]{1,200}):(-?\d+(?:\.\d+)?)(?::[^<>]*)?>/g;
-
-/** Takes `<lora:name:weight>` out of a prompt (modules/extra_networks.py). */
-export function takeLoras(prompt: string): { prompt: string; lora: LoraChoice[] } {
-  const lora = [...prompt.matchAll(LORA)].map(([, name, weight]) => ({ name: name!, weight: Number(weight) }));
-  return { prompt: prompt.replace(LORA, '').trim(), lora };
-}
-
 /** The second pass: the web UI's upscalers beside latent ones enlarge the picture; all of them are Lanczos here. */
 function hiresOf(body: WebUiBody): DrawRequest['hires'] {
   if (!body.enable_hr) {
@@ -118,9 +110,8 @@ function settingsOf({ override_settings: settings = {} }: WebUiBody): Partial<Dr
 /** A request of the web UI's text-to-image in our words. */
 export function textRequest(body: WebUiBody): DrawRequest {
   const { seed = -1, batch_size = 1, n_iter = 1, sampler_index, sampler_name = sampler_index } = body;
-  const { prompt, lora } = takeLoras(body.prompt ?? '');
   return {
-    ...{ prompt, lora: lora.length > 0 ? lora : undefined, negative_prompt: body.negative_prompt },
+    ...{ prompt: body.prompt ?? '', negative_prompt: body.negative_prompt },
     ...{ width: body.width, height: body.height, steps: body.steps, guidance_scale: body.cfg_scale },
     ...{ sampler: sampler_name || undefined, scheduler: body.scheduler || undefined, n: batch_size * n_iter },
     ...{ eta: body.eta, negative_guidance_min_sigma: body.s_min_uncond, hires: hiresOf(body) },

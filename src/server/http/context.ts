@@ -4,6 +4,7 @@ import { RequestError } from '../errors.js';
 import type { JobQueue, JobView, Owner } from '../jobs/job.js';
 import type { DrawRequest } from '../request/draw_request.js';
 import { checkLimits, type Limits } from '../request/limits.js';
+import { takeLoraTags } from '../request/lora_tags.js';
 import { checkSampler } from '../request/samplers.js';
 
 /** What all routes work with. */
@@ -51,7 +52,7 @@ export function meantModel({ model }: ServerContext, name: string | undefined): 
 export async function addJob(context: ServerContext, request: DrawRequest, owner: Owner): Promise<JobView> {
   checkLimits(request, context.limits);
   checkSampler(request.lenient ? { sampler: request.sampler } : request);
-  return context.queue.add({ ...request, model: meantModel(context, request.model) }, owner);
+  return context.queue.add({ ...takeLoraTags(request), model: meantModel(context, request.model) }, owner);
 }
 
 /** The job, if the one who asks may see it. @throws RequestError of status 404 */
