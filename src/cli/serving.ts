@@ -16,6 +16,7 @@ function addLoading(command: Command): Command {
   return command
     .option('--model <dir or id>', 'model to draw with; may be given again, the first one is the default', list)
     .option('--models <dir>', 'a directory whose checkpoints are all offered')
+    .option('--loras <dir>', 'a directory with LoRA files')
     .option('--workers <n>', 'pictures that are drawn at the same time', countOption(1), 1)
     .option('--memory-limit <GB>', 'what all models in memory may take', numberOption(0.1))
     .addOption(new Option('--backend <name>', 'what computes').choices(['auto', ...BACKEND_NAMES]).default('auto'))

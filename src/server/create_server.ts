@@ -18,6 +18,8 @@ export interface ServerOptions extends LoadSettings {
   model?: string | readonly string[];
   /** A directory whose checkpoints are all offered. */
   models?: string;
+  /** A directory with LoRA files, which requests name without extension. */
+  loras?: string;
   /** Address to listen at. Default 127.0.0.1: nobody else reaches it. */
   host?: string;
   /** Default 7860; 0 takes a free one. */
@@ -90,6 +92,7 @@ function localParts(options: ServerOptions, limits: Limits, metrics: Metrics): P
   const {
     model = [],
     models: directory,
+    loras,
     workers = 1,
     memoryBytes,
     backend,
@@ -99,7 +102,7 @@ function localParts(options: ServerOptions, limits: Limits, metrics: Metrics): P
     revision,
   } = options;
   const settings = { backend, dtype, attention, variant, revision };
-  const models = modelSources({ models: [model].flat(), directory, settings });
+  const models = modelSources({ models: [model].flat(), directory, loras, settings });
   if (models().length === 0) {
     throw new RequestError('there is no model to serve: give --model or a directory with checkpoints as --models');
   }

@@ -5,6 +5,7 @@ import { createServer, type Limits, type ServerOptions } from '../../server/inde
 export interface ServeValues {
   model?: string[];
   models?: string;
+  loras?: string;
   host: string;
   port: number;
   apiKey: string[];
@@ -42,10 +43,10 @@ export async function serve(values: ServeValues, signal: AbortSignal): Promise<v
 }
 
 function optionsOf(values: ServeValues, note: (message: string) => void): ServerOptions {
-  const { model, models, host, port, workers, memoryLimit, backend, dtype, attention } = values;
+  const { model, models, loras, host, port, workers, memoryLimit, backend, dtype, attention } = values;
   return {
     model: model ?? (models === undefined ? [TINY_SHAPES] : []),
-    ...{ models, host, port, workers, note, attention },
+    ...{ models, loras, host, port, workers, note, attention },
     ...{ apiKeys: values.apiKey, allowedHosts: values.allowedHost, corsOrigins: values.corsOrigin },
     memoryBytes: memoryLimit && memoryLimit * 1e9,
     backend: backend === 'auto' ? undefined : backend,

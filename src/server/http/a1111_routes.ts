@@ -105,7 +105,8 @@ function progressRoutes(app: FastifyInstance, context: ServerContext, current: C
     if (drawn && drawn.job?.state === 'generating' && request.query.skip_current_image !== 'true') {
       await lookAt(context, drawn.entry);
     }
-    return progressOf(drawn?.job, drawn?.entry.preview, own.length);
+    const job = drawn && (await queue.get(drawn.entry.id))?.job;
+    return progressOf(job, drawn?.entry.preview, own.length);
   });
   for (const [route, what] of [
     ['interrupt', 'stop'],
