@@ -78,6 +78,10 @@ export {
   StableDiffusionControlNetImg2ImgPipeline,
 } from './controlnet/pipeline_controlnet_img2img.js';
 export {
+  type StableDiffusionControlNetInpaintOptions,
+  StableDiffusionControlNetInpaintPipeline,
+} from './controlnet/pipeline_controlnet_inpaint.js';
+export {
   type LatentConsistencyModelOptions,
   LatentConsistencyModelPipeline,
 } from './latent_consistency_models/pipeline_latent_consistency_text2img.js';

@@ -32,6 +32,7 @@ KINDS = {
             dict(NET, controlnet_conditioning_channel_order="bgr", conditioning_embedding_out_channels=[6, 4]),
         ],
     ),
+    "nine": dict(SD15, unet=dict(SD15["unet"], in_channels=9), controlnet=NET),
     "pooled": dict(SD15, controlnet=dict(NET, global_pool_conditions=True)),
 }
 SMALL = {"picture": [[1, 16, 24]]}
@@ -132,7 +133,36 @@ IMAGE_CASES = [
     ),
     ("two", "two ControlNets", {}, dict(PROMPT, image=INIT, control_image=TWO, strength=1.0)),
 ]
+MASK = {"mask": [[16, 24, 4, 12, 5, 15]]}
+INPAINT_CASES = [
+    ("one", "defaults, four channels", {}, dict(PROMPT, image=INIT, mask_image=MASK, control_image=SMALL)),
+    (
+        "nine",
+        "nine channels, half of the steps",
+        {},
+        dict(PROMPT, image=INIT, mask_image=MASK, control_image=SMALL, strength=0.75, control_guidance_start=0.2),
+    ),
+    (
+        "one",
+        "a size",
+        {},
+        dict(PROMPT, image=INIT, mask_image=MASK, control_image=SMALL, height=32, width=24, guess_mode=True),
+    ),
+    (
+        "one",
+        "the masked region alone",
+        {},
+        dict(PROMPT, image=INIT, mask_image=MASK, control_image=SMALL, padding_mask_crop=2),
+    ),
+    (
+        "two",
+        "two ControlNets",
+        {},
+        dict(PROMPT, image=INIT, mask_image=MASK, control_image=TWO, controlnet_conditioning_scale=[1.0, 0.4]),
+    ),
+]
 FILES = [
+    ("pipeline_controlnet_inpaint", "StableDiffusionControlNetInpaintPipeline", INPAINT_CASES),
     ("pipeline_controlnet", "StableDiffusionControlNetPipeline", TEXT_CASES),
     ("pipeline_controlnet_img2img", "StableDiffusionControlNetImg2ImgPipeline", IMAGE_CASES),
 ]

@@ -118,7 +118,8 @@ function checkSizes(where: string, images: ImageInput[], masks: ImageInput[], la
 
 const MASKS = { doNormalize: false, doBinarize: true, doConvertGrayscale: true };
 
-async function regionOf(mask: ImageInput, { width, height, paddingMaskCrop }: InpaintingCall): Promise<Box> {
+/** The region of a mask that is drawn alone. */
+export async function regionOf(mask: ImageInput, { width, height, paddingMaskCrop }: InpaintingCall): Promise<Box> {
   return cropRegion(toGrey(await pixelsOf(mask)), width, height, paddingMaskCrop!);
 }
 
