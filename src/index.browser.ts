@@ -322,6 +322,8 @@ export {
   type StableDiffusionControlNetComponents,
   type StableDiffusionControlNetImg2ImgOptions,
   StableDiffusionControlNetImg2ImgPipeline,
+  type StableDiffusionControlNetInpaintOptions,
+  StableDiffusionControlNetInpaintPipeline,
   type StableDiffusionControlNetOptions,
   StableDiffusionControlNetPipeline,
   type StableDiffusionImg2ImgOptions,
