@@ -256,6 +256,8 @@ describe('other commands', () => {
     const mask = Buffer.alloc(64 * 64).fill(255, 64 * 32);
     const raw = { width: 64, height: 64, channels: 1 as const };
     await sharp(mask, { raw }).toFile(join(dir, 'mask.png'));
+    const colours = Buffer.from(Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * 7) % 256));
+    await sharp(colours, { raw: { ...raw, channels: 3 } }).toFile(join(dir, 'first.png'));
     const pictures = ['--image', 'first.png', '--mask', 'mask.png'];
     const crop = ['--padding-mask-crop', '2', '--width', '32', '--height', '32', '--steps', '2'];
     const out = (name: string) => ['--quiet', '--out', name];

@@ -117,11 +117,7 @@ describe('openSafetensors', () => {
     ['a field twice', file('{"a":{"dtype":"U8","shape":[1],"shape":[8],"data_offsets":[0,8]}}', 8), "'shape' twice"],
     ['metadata that is not text', file({ __metadata__: { a: 1 } }), '__metadata__ must map names to strings'],
     ['a tensor that is no object', file({ a: 3 }), "tensor 'a' must be described by an object"],
-    [
-      'an unknown dtype',
-      file({ a: tensor('F8_E4M3', [2], [0, 2]) }, 2),
-      `tensor 'a' has dtype "F8_E4M3"; expected one of`,
-    ],
+    ['an unknown dtype', file({ a: tensor('F4', [2], [0, 2]) }, 2), `tensor 'a' has dtype "F4"; expected one of`],
     ['an inherited dtype', file({ a: tensor('toString', [2], [0, 2]) }, 2), `tensor 'a' has dtype "toString"`],
     ['no dtype', file({ a: { shape: [], data_offsets: [0, 4] } }, 4), "tensor 'a' has dtype undefined"],
     ['the wrong dtype', file({ a: tensor('F16', [2], [0, 8]) }, 8), 'of shape [2] in F16 takes 4 bytes, but'],

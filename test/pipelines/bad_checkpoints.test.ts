@@ -226,7 +226,7 @@ describe('damaged weights', () => {
 
   test('a type of the same size that is not for weights', async () => {
     await editHeader(UNET, inFirst({ dtype: 'I32' }));
-    expectError(await failure(), StateDictError, 'expected F64, F32, F16, BF16, got I32');
+    expectError(await failure(), StateDictError, 'expected F64, F32, F16, BF16, F8_E4M3, F8_E5M2, got I32');
   });
 
   test.each([0n, 2n ** 60n, 2n ** 63n, 2n ** 64n - 1n, 99_999_999n])('a header of %p bytes', async (length) => {
