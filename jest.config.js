@@ -3,11 +3,12 @@ export default {
   globalSetup: './test/support/build.mjs',
   testEnvironment: './test/support/environment.cjs',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
-  // what needs a GPU, Chromium or a server has a configuration of its own: jest.webgpu.config.js, jest.browser.config.js, jest.server.config.js
+  // what needs a GPU, Chromium, tfjs-node or a server has a configuration of its own: jest.webgpu.config.js, jest.browser.config.js, jest.tensorflow.config.js, jest.server.config.js
   testPathIgnorePatterns: [
     '/node_modules/',
     '<rootDir>/test/webgpu/',
     '<rootDir>/test/browser/chromium/',
+    '<rootDir>/test/tensorflow/',
     '<rootDir>/test/server/',
   ],
   extensionsToTreatAsEsm: ['.ts'],

@@ -18,6 +18,8 @@ enum class Purpose : uint8_t { work, weights };
 class Buffer {
  public:
   explicit Buffer(size_t bytes, Purpose purpose = Purpose::work);
+  /// Memory of someone else, who releases it after the last use of this buffer.
+  Buffer(void* borrowed, size_t bytes) : data_(borrowed), bytes_(bytes), capacity_(0), purpose_(Purpose::work), owned_(false) {}
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -28,6 +30,7 @@ class Buffer {
   void* data_;
   size_t bytes_, capacity_;
   Purpose purpose_;
+  bool owned_ = true;
 };
 
 using BufferPtr = std::shared_ptr<Buffer>;

@@ -78,6 +78,8 @@ struct Storage {
   bool weight = false;
 
   Storage(DType type, int64_t count, Purpose purpose = Purpose::work);
+  /// The numbers that lie in `buffer`.
+  Storage(DType type, BufferPtr buffer) : dtype(type), elements(static_cast<int64_t>(buffer->bytes() / size_of(type))), plain(std::move(buffer)) {}
   /// The numbers in C order; unpacks them when only the packed form is left.
   BufferPtr plain_buffer(Purpose purpose = Purpose::work) const;
 };

@@ -7,6 +7,7 @@
 
 #include "core/device.h"
 #include "napi/arguments.h"
+#include "napi/export_more.h"
 #include "napi/instance.h"
 
 namespace td::napi {
@@ -375,6 +376,7 @@ napi_value initialize(napi_env env, napi_value exports) {
     export_functions(env, exports);
     export_kernels(env, exports);
     export_exchange(env, exports, instance);
+    if (export_more) export_more(env, exports);
     return exports;
   });
 }

@@ -84,6 +84,8 @@ double Arguments::number(size_t i) const {
   return result;
 }
 
+std::string Arguments::text(size_t i) const { return napi::text(env_, value(i, "a string")); }
+
 bool Arguments::flag(size_t i) const {
   bool result = false;
   require(napi_get_value_bool(env_, value(i, "a boolean"), &result) == napi_ok, "argument ", i, " must be a boolean");
@@ -122,7 +124,7 @@ void Arguments::attributes(size_t i, Attributes* to) const {
     napi_valuetype type;
     check(napi_typeof(env_, entry, &type));
     if (type == napi_undefined || type == napi_null) continue;
-    std::string name = text(env_, key);
+    std::string name = napi::text(env_, key);
     Attributes::Value read = attribute(env_, name, entry, type);
     to->set(std::move(name), std::move(read));
   }

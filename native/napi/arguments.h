@@ -22,6 +22,7 @@ class Arguments {
   bool given(size_t i) const;
   double number(size_t i) const;
   bool flag(size_t i) const;
+  std::string text(size_t i) const;
   DType type(size_t i) const;
   /// An array of numbers; may run JavaScript.
   std::vector<double> numbers(size_t i) const;

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { loadAddon } from '#native-addon';
-import { importNodePackage } from '#platform';
 import { BackendError } from '../errors.js';
 import { registerNative } from './native/register.js';
+import { describeTensorFlow, registerTensorFlow } from './tensorflow/register.js';
 import { describeGpu, registerWebGpu } from './webgpu/register.js';
 
 export { type BackendTraits, type FreeMemory, freeMemory, traits } from './traits.js';
@@ -23,7 +23,6 @@ const AUTOMATIC: readonly BackendName[] = ['cuda', 'onednn', 'wasm', 'cpu'];
 const NATIVE: ReadonlySet<string> = new Set(['cuda', 'onednn']);
 /** The packages of tfjs's own backends; bundlers must see the names that they are imported by. */
 const MODULES: Partial<Record<BackendName, { name: string; load: () => Promise<unknown> }>> = {
-  tensorflow: { name: '@tensorflow/tfjs-node', load: () => importNodePackage('@tensorflow/tfjs-node') },
   wasm: { name: '@tensorflow/tfjs-backend-wasm', load: () => import('@tensorflow/tfjs-backend-wasm') },
   cpu: { name: '@tensorflow/tfjs-backend-cpu', load: () => import('@tensorflow/tfjs-backend-cpu') },
 };
@@ -32,6 +31,7 @@ const MODULES: Partial<Record<BackendName, { name: string; load: () => Promise<u
 async function register(name: BackendName): Promise<string | undefined> {
   if (NATIVE.has(name)) return registerNative(name);
   if (name === 'webgpu') return registerWebGpu();
+  if (name === 'tensorflow') return registerTensorFlow();
   if (tf.findBackendFactory(name)) return undefined;
   const entry = Object.hasOwn(MODULES, name) ? MODULES[name] : undefined;
   if (!entry) {
@@ -124,6 +124,9 @@ function describeWebGpu(): Pick<BackendDescription, 'detail' | 'advice'> {
 function describe(name: BackendName): Pick<BackendDescription, 'detail' | 'advice'> {
   if (NATIVE.has(name)) {
     return describeNative(name);
+  }
+  if (name === 'tensorflow') {
+    return { detail: describeTensorFlow() };
   }
   return name === 'webgpu' ? describeWebGpu() : { detail: 'ready' };
 }

@@ -9,6 +9,8 @@ export type FreeMemory = () => number;
 export interface BackendTraits {
   /** Only products of single matrices are fast, so that batches of them are computed one by one. */
   readonly oneMatrixAtATime: boolean;
+  /** It has gradients of convolutions without padding only. */
+  readonly padsForwardOnly: boolean;
   /** It computes in a GPU's memory. */
   readonly isGpu: boolean;
   /** Bytes that could still be allocated: of its pool and limit, of the system where it cannot tell. */
@@ -18,6 +20,9 @@ export interface BackendTraits {
 /** The address space of a 32-bit WebAssembly memory. */
 const WASM_HEAP_BYTES = 4294901760;
 const GPU_BACKENDS: readonly string[] = ['cuda', 'webgl', 'webgpu'];
+
+/** tfjs-node-gpu computes in a GPU's memory when it finds one. */
+const tensorFlowIsOnGpu = () => (tf.backend() as { isUsingGpuDevice?: boolean }).isUsingGpuDevice === true;
 
 function nativeFreeMemory(): number | null {
   const backend = tf.backend();
@@ -33,18 +38,23 @@ const wasmFreeMemory = () => Math.min(systemFreeMemory(), Math.max(0, WASM_HEAP_
 
 const DEFAULT: BackendTraits = {
   oneMatrixAtATime: false,
+  padsForwardOnly: false,
   isGpu: false,
   freeMemory: () => nativeFreeMemory() ?? systemFreeMemory(),
 };
 const GPU: BackendTraits = { ...DEFAULT, isGpu: true };
 // tfjs's wasm backend multiplies single matrices with XNNPACK, but batches of them with plain loops
-const WASM: BackendTraits = { oneMatrixAtATime: true, isGpu: false, freeMemory: wasmFreeMemory };
+const WASM: BackendTraits = { ...DEFAULT, oneMatrixAtATime: true, freeMemory: wasmFreeMemory };
+const TENSORFLOW: BackendTraits = { ...DEFAULT, padsForwardOnly: true };
 
 /** The traits of the active backend. */
 export function traits(): BackendTraits {
   const name = tf.getBackend();
   if (name === 'wasm') {
     return WASM;
+  }
+  if (name === 'tensorflow') {
+    return { ...TENSORFLOW, isGpu: tensorFlowIsOnGpu() };
   }
   return GPU_BACKENDS.includes(name) ? GPU : DEFAULT;
 }

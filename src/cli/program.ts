@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander';
+import type { TensorFlowOptions } from './commands/tensorflow.js';
 import { EXIT, reportError, usageMessage } from './exit.js';
 import { interruption } from './interruption.js';
 import { addOptions, type DrawingCommand, type OptionValues } from './options.js';
@@ -46,6 +47,12 @@ function commandLine(execute: Execute): Command {
     .option('--json', 'print one JSON object')
     .action((options: { json?: boolean }) => execute(() => diagnose(options)));
   addServe(program, execute);
+  program
+    .command('tensorflow')
+    .description('put the @tensorflow/tfjs-node of this project on another TensorFlow, for --backend tensorflow')
+    .option('--wheel <file>', 'a Python wheel of TensorFlow (pip download --no-deps tensorflow-cpu)')
+    .option('--libtensorflow <folder>', 'an unpacked TensorFlow: libraries and headers')
+    .action((options: TensorFlowOptions) => execute(() => putOnTensorFlow(options)));
   program.addHelpText('after', () => `\n${program.commands[0]!.helpInformation()}`);
   return program;
 }
@@ -84,6 +91,16 @@ async function drawPictures(
   } catch (error) {
     display.close();
     return reportError(error, interrupted.exitCode());
+  }
+}
+
+async function putOnTensorFlow(options: TensorFlowOptions): Promise<number> {
+  try {
+    const { changeTensorFlow } = await import('./commands/tensorflow.js');
+    changeTensorFlow(options);
+    return EXIT.ok;
+  } catch (error) {
+    return reportError(error, undefined);
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Tensor, Tensor2D, Tensor4D } from '@tensorflow/tfjs-core';
 import * as tf from '@tensorflow/tfjs-core';
+import { traits } from '../backends/traits.js';
 
 /** [[top, bottom], [left, right]] in pixels. */
 export type Padding2D = [[number, number], [number, number]];
@@ -34,15 +35,15 @@ function forward(x: Tensor4D, filter: Tensor4D, stride: number, pad: Padding2D):
 }
 
 /**
- * Convolution with any padding. tfjs's wasm backend has no kernel for the gradient of the filter; there it is made of
- * matrix products.
+ * Convolution with any padding. tfjs's wasm backend has no kernel for the gradient of the filter, tfjs-node's take no
+ * padding; there the gradient of the filter is made of matrix products.
  *
  * @param x [N,H,W,Cin]
  * @param filter [kh,kw,Cin,Cout]
  * @returns [N,Ho,Wo,Cout]
  */
 export function convolve(x: Tensor4D, filter: Tensor4D, stride: number, pad: Padding2D): Tensor4D {
-  if (tf.getKernel('Conv2DBackpropFilter', tf.getBackend())) {
+  if (tf.getKernel('Conv2DBackpropFilter', tf.getBackend()) && !traits().padsForwardOnly) {
     return forward(x, filter, stride, pad);
   }
   const f = tf.customGrad((...args) => {

@@ -187,4 +187,8 @@ export interface Platform {
   missingGpuDriver(): string | undefined;
   /** Loads a package that only Node can use. */
   importNodePackage(name: string): Promise<unknown>;
+  /** The file of a shared library that the process has loaded, by a pattern of its path. */
+  loadedLibrary(path: RegExp): string | undefined;
+  /** Gives `util` back a function that newer versions of Node lack and that packages still call. */
+  restoreIsNullOrUndefined(): void;
 }

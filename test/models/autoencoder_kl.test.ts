@@ -5,6 +5,7 @@ import { InvalidArgumentError } from '../../src/errors.js';
 import { DiagonalGaussianDistribution } from '../../src/models/autoencoders/autoencoder_kl.js';
 import { AutoencoderKL } from '../../src/models/index.js';
 import { TorchGenerator } from '../../src/utils/torch_generator.js';
+import { MODEL_BACKEND } from '../support/backend.js';
 import { relativeL2 } from '../support/compare.js';
 import { digest, loadGenerated } from '../support/generated_weights.js';
 import { loadReferenceCases, numbers, tensor } from '../support/reference_cases.js';
@@ -15,7 +16,7 @@ describe('AutoencoderKL', () => {
   let vae: AutoencoderKL;
 
   beforeAll(async () => {
-    await pickBackend('wasm');
+    await pickBackend(MODEL_BACKEND);
   });
 
   afterEach(() => {

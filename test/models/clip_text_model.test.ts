@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { InvalidArgumentError } from '../../src/errors.js';
 import { CLIPTextModel, CLIPTextModelWithProjection } from '../../src/models/index.js';
+import { MODEL_BACKEND } from '../support/backend.js';
 import { relativeL2 } from '../support/compare.js';
 import { loadGenerated } from '../support/generated_weights.js';
 import { loadReferenceCases, type ReferenceCase } from '../support/reference_cases.js';
@@ -14,7 +15,7 @@ describe('CLIPTextModel', () => {
   let model: CLIPTextModel;
 
   beforeAll(async () => {
-    await pickBackend('wasm');
+    await pickBackend(MODEL_BACKEND);
   });
 
   afterEach(() => {

@@ -10,7 +10,7 @@ import { loadReferenceCases, numbers, tensor } from '../support/reference_cases.
 const unets = loadReferenceCases('test/fixtures/models/unet.safetensors').filter(({ tensors }) => tensors.dy);
 const vaes = loadReferenceCases('test/fixtures/models/vae.safetensors').filter(({ tensors }) => tensors.dy);
 
-const backends = await workingBackends('onednn', 'wasm');
+const backends = await workingBackends('onednn', 'wasm', 'tensorflow');
 
 describe.each(backends)("gradients on the backend '%s' equal torch's", (backend) => {
   beforeAll(async () => {

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../src/models/index.js';
+import { MODEL_BACKEND } from '../support/backend.js';
 import { relativeL2, toNHWC } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
@@ -31,7 +32,7 @@ describe.each(['classic', 'memory-efficient'])('tiny-shapes, attention %s', (att
   let vae: AutoencoderKL;
 
   beforeAll(async () => {
-    await pickBackend('wasm');
+    await pickBackend(MODEL_BACKEND);
     textEncoder = await CLIPTextModel.fromPretrained(`${root}/text_encoder`);
     unet = await UNet2DConditionModel.fromPretrained(`${root}/unet`, { attention });
     vae = await AutoencoderKL.fromPretrained(`${root}/vae`, { attention });

@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { InvalidArgumentError } from '../../src/errors.js';
 import { UNet2DConditionModel, type UNetInputs } from '../../src/models/index.js';
+import { MODEL_BACKEND } from '../support/backend.js';
 import { relativeL2 } from '../support/compare.js';
 import { digest, loadGenerated } from '../support/generated_weights.js';
 import { loadReferenceCases, numbers, type ReferenceCase, tensor } from '../support/reference_cases.js';
@@ -44,7 +45,7 @@ describe('UNet2DConditionModel', () => {
   let unet: UNet2DConditionModel | null = null;
 
   beforeAll(async () => {
-    await pickBackend('wasm');
+    await pickBackend(MODEL_BACKEND);
   });
 
   afterEach(() => {

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import * as tf from '@tensorflow/tfjs-core';
 import { pickBackend } from '../../src/backends/index.js';
 import { AutoencoderKL } from '../../src/models/index.js';
+import { MODEL_BACKEND } from '../support/backend.js';
 import { relativeL2, toNHWC } from '../support/compare.js';
 import { loadSafetensors } from '../support/safetensors.js';
 
@@ -17,7 +18,7 @@ describe('AutoencoderKL in slices and tiles', () => {
   let vae: AutoencoderKL;
 
   beforeAll(async () => {
-    await pickBackend('wasm');
+    await pickBackend(MODEL_BACKEND);
     vae = await AutoencoderKL.fromPretrained('weights/tiny-shapes/vae');
   });
 

@@ -5,7 +5,7 @@ import { geluTanh, layerNorm, linear, rmsNorm } from '../../src/ops/index.js';
 import { relativeL2 } from '../support/compare.js';
 import { workingBackends } from '../support/native.js';
 
-const backends = await workingBackends('onednn', 'wasm');
+const backends = await workingBackends('onednn', 'wasm', 'tensorflow');
 const gamma = () => tf.tensor1d([1, 2, -1, 0.5]);
 
 /** Values and gradients of torch 2.13 for x and dy below. */

@@ -47,6 +47,22 @@ export interface NativeAddon {
   trim(): void;
   setThreads(threads: number): void;
   describe(): NativeDescription;
+  /**
+   * Adds kernels of the addon to the TensorFlow whose library, at `path`, this process has loaded; only onednn.node has it.
+   *
+   * @throws Error with TensorFlow's message when it refuses
+   */
+  registerTensorFlowOps?(path: string): TensorFlowOp[];
+}
+
+/** A kernel as an op of TensorFlow, of the same name. */
+export interface TensorFlowOp {
+  name: string;
+  inputs: string[];
+  /** The last input, which may be absent. */
+  optional?: string;
+  outputs: string[];
+  attributes: Record<string, 'number' | 'integer' | 'text'>;
 }
 
 const require = createRequire(import.meta.url);

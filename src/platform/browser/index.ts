@@ -20,8 +20,10 @@ export {
   hasNodePackages,
   hubCacheDir,
   importNodePackage,
+  loadedLibrary,
   missingGpuDriver,
   pathOf,
+  restoreIsNullOrUndefined,
   storedHubToken,
   yieldToEventLoop,
 } from './system.js';

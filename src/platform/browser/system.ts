@@ -51,3 +51,7 @@ export const hubCacheDir: Platform['hubCacheDir'] = () => '';
 export const storedHubToken: Platform['storedHubToken'] = async () => undefined;
 
 export const missingGpuDriver: Platform['missingGpuDriver'] = () => undefined;
+
+export const loadedLibrary: Platform['loadedLibrary'] = () => undefined;
+
+export const restoreIsNullOrUndefined: Platform['restoreIsNullOrUndefined'] = () => {};

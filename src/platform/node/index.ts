@@ -26,7 +26,9 @@ export {
   freeMemory,
   hasNodePackages,
   importNodePackage,
+  loadedLibrary,
   missingGpuDriver,
   pathOf,
+  restoreIsNullOrUndefined,
   yieldToEventLoop,
 } from './system.js';

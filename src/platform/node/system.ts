@@ -1,8 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { freemem, homedir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { CallScope, Platform } from '../types.js';
 
 export const env: Platform['env'] = (name) => process.env[name];
@@ -36,7 +37,45 @@ export const pathOf: Platform['pathOf'] = (address) => fileURLToPath(address);
 
 export const hasNodePackages: boolean = true;
 
-export const importNodePackage: Platform['importNodePackage'] = (name) => import(name);
+/** Packages that the user names lie beside this one, or in the project in which a program runs that was installed elsewhere. */
+export const importNodePackage: Platform['importNodePackage'] = async (name) => {
+  try {
+    return await import(name);
+  } catch (error) {
+    const path = resolveFromProject(name);
+    if (!(error as NodeJS.ErrnoException).code?.endsWith('MODULE_NOT_FOUND') || !path) {
+      throw error;
+    }
+    return import(pathToFileURL(path).href);
+  }
+};
+
+function resolveFromProject(name: string): string | undefined {
+  try {
+    return createRequire(join(process.cwd(), 'package.json')).resolve(name);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Linux lists what is mapped. */
+export const loadedLibrary: Platform['loadedLibrary'] = (path) => {
+  try {
+    const maps = readFileSync('/proc/self/maps', 'utf8');
+    return maps
+      .split('\n')
+      .map((line) => line.slice(line.indexOf('/')))
+      .find((file) => path.test(file));
+  } catch {
+    return undefined;
+  }
+};
+
+/** Node 23 took it out of `util`; tfjs-node 4.22 calls it. */
+export const restoreIsNullOrUndefined: Platform['restoreIsNullOrUndefined'] = () => {
+  const util = createRequire(import.meta.url)('node:util');
+  util.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
+};
 
 /** Where Linux keeps the list of its Vulkan drivers. */
 const VULKAN_FOLDERS = ['/usr/share', '/usr/local/share', '/etc', join(homedir(), '.local/share')];
