@@ -89,5 +89,5 @@ step("compared with Python's", process.execPath, [
 const jest = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning', 'node_modules/jest/bin/jest.js'];
 step('tests', process.execPath, [...jest, '-c', 'jest.tensorflow.config.js', '--runInBand', ...process.argv.slice(2)], {
   cwd: root,
-  env: { ...env, NODE_PATH: join(work, 'node_modules'), TFJS_DIFFUSERS_TEST_BACKEND: 'tensorflow' },
+  env: { ...env, NODE_PATH: join(work, 'node_modules'), TFJS_DIFFUSERS_MODEL_BACKEND: 'tensorflow' },
 });
